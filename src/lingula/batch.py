@@ -1,0 +1,118 @@
+"""What travels from the loader to the encoders and from the encoders to the heads. Floor 0: tensors, nothing of ours.
+
+Letters: ``B`` pairs, ``V`` views of a film, ``T`` tokens of a report, ``S`` sentences of a report (ragged), ``N``
+sentences of the batch (the sum of S), ``P`` patches, ``D`` width, ``C`` channels, ``H, W`` pixels. Masks are True
+where something is real.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Moved = TypeVar("Moved", bound="Movable")
+
+
+class Movable:
+    """A dataclass of tensors that moves between devices as one."""
+
+    def to(self: Moved, device: torch.device | str) -> Moved:
+        moved: dict[str, Any] = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor | Movable):
+                value = value.to(device, non_blocking=True) if isinstance(value, Tensor) else value.to(device)
+            moved[field.name] = value
+        return type(self)(**moved)
+
+
+@dataclass
+class Reports(Movable):
+    """Tokenised reports, their sentences kept apart.
+
+    Attributes:
+        token_ids: ``(B, T)`` int64.
+        token_mask: ``(B, T)`` bool.
+        sentence_of_token: ``(B, T)`` int64 in ``[0, N)``; -1 for ``[CLS]``, ``[SEP]`` and padding.
+        report_of_sentence: ``(N,)`` int64 in ``[0, B)``, ascending.
+        position_of_sentence: ``(N,)`` int64, the sentence's place in its own report, from 0.
+        sentence_key: ``(N,)`` int64, the same for the same sentence of the corpus in whatever batch it comes.
+        max_sentences: the largest S, known on the host so that nobody has to ask the device.
+        meaning: ``(N,)`` int64, equal where two sentences mean the same; -1 unknown. ``None`` where no truth is known.
+    """
+
+    token_ids: Tensor
+    token_mask: Tensor
+    sentence_of_token: Tensor
+    report_of_sentence: Tensor
+    position_of_sentence: Tensor
+    sentence_key: Tensor
+    max_sentences: int
+    meaning: Tensor | None = None
+
+    @property
+    def sentence_count(self) -> int:
+        """N, the sentences of the batch."""
+        return len(self.report_of_sentence)
+
+
+@dataclass
+class Batch(Movable):
+    """What a method sees of one step.
+
+    Attributes:
+        images: ``(B, V, 1, H, W)`` float32 in [-1, 1].
+        rows: ``(B,)`` int64, each film's row in the prepared corpus.
+        seed: changes every step, is the same on every process, and comes back on a resume.
+        reports: the tokenised reports; ``None`` for films without text.
+    """
+
+    images: Tensor
+    rows: Tensor
+    seed: int
+    reports: Reports | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def image(self) -> Tensor:
+        """``(B, 1, H, W)``: the first view."""
+        return self.images[:, 0]
+
+
+@dataclass
+class ImageFeatures:
+    """What leaves an image encoder.
+
+    Attributes:
+        pooled: ``(B, C)`` mean over the places; what a linear probe reads.
+        patches: ``(B, P, C)`` one row a place, in reading order.
+        grid: ``(h, w)`` with ``h * w == P``.
+        maps: the encoder's feature pyramid, fine to coarse, each ``(B, C, H, W)``.
+    """
+
+    pooled: Tensor
+    patches: Tensor
+    grid: tuple[int, int]
+    maps: list[Tensor]
+
+
+@dataclass
+class TextFeatures:
+    """What leaves a text encoder.
+
+    Attributes:
+        tokens: ``(B, T, C)`` last hidden states.
+        token_mask: ``(B, T)`` bool.
+        sentences: ``(N, C)`` mean of each sentence's token states.
+        report_of_sentence: ``(N,)`` int64.
+    """
+
+    tokens: Tensor
+    token_mask: Tensor
+    sentences: Tensor
+    report_of_sentence: Tensor

@@ -1,0 +1,85 @@
+"""The batch of all processes, with gradient. Floor 0. On one process every function here is the identity.
+
+The backward of a gather is the *sum* over the processes of the gradients of everybody's copy. DDP then averages the
+parameters' gradients over the processes. So a loss that averages its own rows and sees everybody's keys has exactly
+the gradient of one process with the whole batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> tuple[int, int]:
+    """(rank, number of processes); (0, 1) where torch.distributed is not running."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+class _AllGather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes = sizes
+        longest = max(sizes)
+        padded = x.new_zeros((longest, *x.shape[1:]))
+        padded[: len(x)] = x
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        grad = grad.clone(memory_format=torch.contiguous_format)  # autograd may have handed it to others as well
+        dist.all_reduce(grad)
+        start = sum(ctx.sizes[: dist.get_rank()])
+        return grad[start : start + ctx.sizes[dist.get_rank()]], None
+
+
+def row_counts(count: int, device: torch.device) -> list[int]:
+    """How many rows each process holds, in the order of the ranks; ``[count]`` on one process."""
+    rank, processes = world()
+    if processes == 1:
+        return [count]
+    counts = torch.zeros(processes, dtype=torch.int64, device=device)
+    counts[rank] = count
+    dist.all_reduce(counts)
+    return [int(c) for c in counts.tolist()]
+
+
+def gather(x: Tensor, sizes: list[int] | None = None) -> Tensor:
+    """Rows of all processes in the order of the ranks, with gradient.
+
+    Args:
+        x: ``(n, ...)`` this process's rows; n may differ between processes.
+        sizes: :func:`row_counts` of x, where the caller has it already.
+    Returns:
+        ``(sum of n, ...)``.
+    """
+    if world()[1] == 1:
+        return x
+    if sizes is None:
+        sizes = row_counts(len(x), x.device)
+    result: Tensor = _AllGather.apply(x, sizes)
+    return result
+
+
+def mean_over_all(total: Tensor, count: Tensor | int) -> Tensor:
+    """A ragged mean over all processes, scaled so that DDP's average of gradients is the gradient of that mean.
+
+    Args:
+        total: the sum over this process's samples.
+        count: how many they are; processes may differ.
+    Returns:
+        ``total * processes / count of all processes``; 0 where nobody has a sample.
+    """
+    processes = world()[1]
+    count = torch.as_tensor(count, device=total.device, dtype=torch.float32)
+    if processes > 1:
+        count = count.clone()
+        dist.all_reduce(count)
+    return total * processes / count.clamp_min(1)

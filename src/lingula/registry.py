@@ -1,0 +1,65 @@
+"""Names to classes, resolved when asked: listing every method imports none of them. Floor 0."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+
+class UserError(Exception):
+    """Something the user can mend. The command line prints it as one line and exits with 2."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``did you mean 'x'?`` where one of ``names`` is close to ``name``, else the empty string."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+class Registry(Mapping[str, Any]):
+    """Names to ``"module:Class"`` paths. Indexing imports; iterating does not.
+
+    Example:
+        >>> shapes = Registry("shape", {"counter": "collections:Counter"})
+        >>> shapes["counter"]("aab")["a"]
+        2
+        >>> shapes["conter"]
+        Traceback (most recent call last):
+        lingula.registry.UserError: unknown shape 'conter'; did you mean 'counter'?
+    """
+
+    def __init__(self, noun: str, paths: dict[str, str]) -> None:
+        self.noun = noun
+        self.paths = paths
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.paths:
+            hint = nearest(name, self.paths) or f"; known: {', '.join(self.paths)}"
+            raise UserError(f"unknown {self.noun} '{name}'{hint}")
+        module, _, attribute = self.paths[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.paths  # Mapping's own would import, and raise for an unknown name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def check_options(what: str, factory: Any, options: Mapping[str, Any]) -> None:
+    """Refuse options that ``factory`` does not take, naming the nearest that it does.
+
+    Raises:
+        UserError: for the first unknown option.
+    """
+    known = [name for name in inspect.signature(factory).parameters if name != "self"]
+    for option in options:
+        if option not in known:
+            hint = nearest(option, known) or f"; known: {', '.join(known)}"
+            raise UserError(f"{what} has no option '{option}'{hint}")

@@ -1,0 +1,119 @@
+"""Small things that tests share: a batch of tiny films and reports, and encoders that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lingula.batch import Batch, Reports
+
+IMAGE_SIZE = 32
+VOCABULARY = 40
+
+
+def make_reports(sentence_counts: Sequence[int], generator: torch.Generator, first_key: int = 100) -> Reports:
+    """Random reports: a [CLS], sentences of two to four tokens, a [SEP], and padding up to the longest."""
+    ids, places, reports, positions = [], [], [], []
+    for report, count in enumerate(sentence_counts):
+        row, place = [1], [-1]
+        for position in range(count):
+            length = int(torch.randint(2, 5, (1,), generator=generator))
+            row += torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
+            place += [len(reports)] * length
+            reports.append(report)
+            positions.append(position)
+        ids.append([*row, 2])
+        places.append([*place, -1])
+    longest = max(map(len, ids))
+    return Reports(
+        token_ids=torch.tensor([row + [0] * (longest - len(row)) for row in ids]),
+        token_mask=torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in ids]),
+        sentence_of_token=torch.tensor([row + [-1] * (longest - len(row)) for row in places]),
+        report_of_sentence=torch.tensor(reports),
+        position_of_sentence=torch.tensor(positions),
+        sentence_key=first_key + torch.arange(len(reports)),
+        max_sentences=max(sentence_counts),
+    )
+
+
+def make_batch(sentence_counts: Sequence[int] = (2, 1, 3), seed: int = 0, views: int = 1) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    films = torch.rand(len(sentence_counts), views, 1, IMAGE_SIZE, IMAGE_SIZE, generator=generator) * 2 - 1
+    rows = 10 + torch.arange(len(sentence_counts))
+    return Batch(films, rows, seed=7, reports=make_reports(sentence_counts, generator))
+
+
+def take(batch: Batch, order: Sequence[int]) -> Batch:
+    """The batch of these pairs, in this order."""
+    old = batch.reports
+    assert old is not None
+    order = list(order)
+    sentences, new_place = [], {}
+    for report in order:
+        for n in (old.report_of_sentence == report).nonzero()[:, 0].tolist():
+            new_place[n] = len(sentences)
+            sentences.append(n)
+    relabel = torch.tensor([new_place.get(n, -1) for n in range(old.sentence_count)] + [-1])  # [-1] stays -1
+    reports = Reports(
+        token_ids=old.token_ids[order],
+        token_mask=old.token_mask[order],
+        sentence_of_token=relabel[old.sentence_of_token[order]],
+        report_of_sentence=torch.tensor([order.index(int(old.report_of_sentence[n])) for n in sentences]),
+        position_of_sentence=old.position_of_sentence[sentences],
+        sentence_key=old.sentence_key[sentences],
+        max_sentences=int(old.position_of_sentence[sentences].max()) + 1,
+    )
+    return Batch(batch.images[order], batch.rows[order], batch.seed, reports)
+
+
+def pad(batch: Batch, tokens: int = 5, sentences: int = 3) -> Batch:
+    """The same pairs with more padding: tokens to the right, and room for more sentences."""
+    assert batch.reports is not None
+    old = batch.reports
+    grown = {
+        name: torch.nn.functional.pad(getattr(old, name), (0, tokens), value=value)
+        for name, value in (("token_ids", 0), ("token_mask", False), ("sentence_of_token", -1))
+    }
+    return replace(batch, reports=replace(old, **grown, max_sentences=old.max_sentences + sentences))
+
+
+def as_double(batch: Batch) -> Batch:
+    return replace(batch, images=batch.images.double())
+
+
+def make_encoders(seed: int = 0) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The library's own towers, as small as they come: 2 x 2 patches of width 96, tokens of width 16."""
+    from transformers import BertConfig
+
+    from lingula.nn.image_encoders import ImageEncoder
+    from lingula.nn.text_encoders import TextEncoder
+
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return ImageEncoder("small_resnet", IMAGE_SIZE), TextEncoder(config)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # tensors this small lose time to more
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SimpleNamespace:
+    """``tiny.batch((2, 1, 3))``, ``tiny.encoders()``, and what can be done to a batch."""
+    return SimpleNamespace(
+        batch=make_batch, encoders=make_encoders, take=take, pad=pad, double=as_double, image_size=IMAGE_SIZE
+    )
