@@ -1,0 +1,1 @@
+"""Modules with weights. Floor 1: may use floor 0 only."""

@@ -1,0 +1,47 @@
+"""Projection heads, predictors and decoders."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def projection_head(features: int, dim: int, layers: int = 2) -> nn.Module:
+    """From features ``(..., features)`` to embeddings ``(..., dim)``: an MLP, or with one layer a Linear."""
+    if layers == 1:
+        return nn.Linear(features, dim)
+    return nn.Sequential(nn.Linear(features, dim), nn.ReLU(inplace=True), nn.Linear(dim, dim))
+
+
+class ConvDecoder(nn.Module):
+    """A film from a feature map: 3x3 convolutions with bilinear doubling between them, then a head.
+
+    "The fused image features are then passed through a decoder module consisting of five convolutional layers and
+    bilinear interpolation" (CM-CGNS, arXiv:2506.11674, section III-D). The head is linear and comes right after a
+    convolution's activation that keeps its sign (GELU): with a ReLU before a tanh, as in the released code, nothing
+    darker than mid-grey could be painted.
+
+    Args:
+        channels: of the map.
+        widths: one a convolution; each but the last is followed by a doubling.
+        size: H = W of the film; the last interpolation goes there.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, ...], size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.convolutions = nn.ModuleList()
+        for width in widths:
+            self.convolutions.append(nn.Conv2d(channels, width, 3, padding=1))
+            channels = width
+        self.activation = nn.GELU()
+        self.head = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, channels, h, w)`` to ``(B, 1, H, W)``."""
+        for i, convolution in enumerate(self.convolutions):
+            if i:
+                x = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = self.activation(convolution(x))
+        # The head is 1x1 and interpolation is linear, so they commute: the cheap order is head first.
+        film = self.head(x)
+        return nn.functional.interpolate(film, size=(self.size, self.size), mode="bilinear", align_corners=False)

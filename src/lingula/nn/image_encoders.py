@@ -1,0 +1,143 @@
+"""Image encoders: any timm model by name, and a small ResNet that learns from scratch on two CPU cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lingula.batch import ImageFeatures
+from lingula.registry import UserError, nearest
+
+SMALL_RESNET = "small_resnet"
+
+
+class _Block(nn.Module):
+    """A basic residual block: two 3x3 convolutions with BatchNorm (He et al. 2015)."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != width:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class SmallResNet(nn.Module):
+    """Four residual blocks after a 5x5 stem of stride 4; output stride 16, so 6 x 6 places for 96 pixels.
+
+    Args:
+        widths: channels of the four blocks.
+    """
+
+    def __init__(self, widths: tuple[int, int, int, int] = (24, 48, 96, 96)) -> None:
+        super().__init__()
+        self.num_features = widths[-1]
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, widths[0], 5, stride=4, padding=2, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        )
+        strides = (1, 2, 2, 1)
+        channels = (widths[0], *widths[:3])
+        self.blocks = nn.ModuleList(_Block(c, w, s) for c, w, s in zip(channels, widths, strides, strict=True))
+
+    def forward_intermediates(self, x: Tensor, **_: Any) -> tuple[Tensor, list[Tensor]]:
+        """``(B, 1, H, W)`` to the last map ``(B, C, h, w)`` and the maps of all blocks; named as timm names it."""
+        x = self.stem(x)
+        maps = []
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        return x, maps
+
+
+def _timm_model(name: str, pretrained: bool, image_size: int) -> Any:
+    import timm
+
+    if not timm.is_model(name):
+        hint = nearest(name.split(".")[0], [SMALL_RESNET, *timm.list_models()])
+        raise UserError(f"unknown image encoder '{name}'{hint}")
+    size: dict[str, Any] = {"img_size": image_size} if "vit" in name else {}
+    try:
+        return timm.create_model(name, pretrained=pretrained, in_chans=1, num_classes=0, **size)
+    except UserError:
+        raise
+    except Exception as err:
+        if not pretrained:
+            raise
+        raise UserError(
+            f"cannot get the pre-trained weights of '{name}' ({type(err).__name__}); "
+            "go online once, or start from scratch with --pretrained false"
+        ) from err
+
+
+class ImageEncoder(nn.Module):
+    """A film to features: one contract for every backbone.
+
+    Args:
+        name: a timm model that gives feature maps or tokens, or ``small_resnet``.
+        image_size: H = W in pixels, to learn the grid from.
+        pretrained: take timm's weights; the first layer is folded to one channel.
+    Raises:
+        UserError: for an unknown name, or weights that cannot be had.
+    Attributes:
+        width: C of ``pooled`` and ``patches``.
+        grid: ``(h, w)`` at ``image_size``.
+    """
+
+    def __init__(self, name: str, image_size: int, pretrained: bool = False) -> None:
+        super().__init__()
+        self.name = name
+        self.backbone = SmallResNet() if name == SMALL_RESNET else _timm_model(name, pretrained, image_size)
+        self.width: int = self.backbone.num_features
+        self.to(memory_format=torch.channels_last)
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            self.grid = self(torch.zeros(1, 1, image_size, image_size)).grid
+        self.train(was_training)
+
+    def forward(self, images: Tensor) -> ImageFeatures:
+        """``(B, 1, H, W)`` in [-1, 1] to :class:`ImageFeatures`."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        last, maps = self.backbone.forward_intermediates(images, output_fmt="NCHW")
+        if last.dim() == 3:  # a transformer's tokens; the spatial ones come last, after class and register tokens
+            h, w = maps[-1].shape[-2:]
+            patches = last[:, -h * w :]
+        else:
+            h, w = last.shape[-2:]
+            patches = last.flatten(2).transpose(1, 2)  # places, not channel groups: the released code forgot this
+        return ImageFeatures(patches.mean(1), patches, (h, w), maps)
+
+
+def recalibrate_batch_norm(encoder: nn.Module, batches: list[Tensor]) -> None:
+    """Set every BatchNorm's running statistics to those of ``batches`` of ``(B, 1, H, W)`` films.
+
+    An untrained ResNet in evaluation mode would otherwise normalise by a mean of 0 and a variance of 1 that it never
+    had, and be a needlessly weak baseline.
+    """
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms or not batches:
+        return
+    was_training, momenta = encoder.training, [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    encoder.train()
+    with torch.no_grad():
+        for images in batches:
+            encoder(images)
+    encoder.train(was_training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -1,0 +1,25 @@
+"""From token states to sentences, all of the batch at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sentence_means(tokens: Tensor, sentence_of_token: Tensor, sentences: int) -> Tensor:
+    """Mean of each sentence's token states, in one scatter: no loop over reports or sentences.
+
+    Args:
+        tokens: ``(B, T, C)`` states.
+        sentence_of_token: ``(B, T)`` int64 in [0, N); -1 for tokens of no sentence.
+        sentences: N.
+    Returns:
+        ``(N, C)``; float32 sums for half-precision states.
+    """
+    flat = tokens.flatten(0, 1)
+    flat = flat.float() if flat.dtype in (torch.bfloat16, torch.float16) else flat
+    place = sentence_of_token.flatten()
+    place = torch.where(place < 0, sentences, place)  # a bin for everybody else, dropped below
+    sums = flat.new_zeros(sentences + 1, flat.shape[1]).index_add(0, place, flat)
+    counts = flat.new_zeros(sentences + 1, 1).index_add(0, place, flat.new_ones(len(flat), 1)).clamp_min(1)
+    return (sums / counts)[:sentences]

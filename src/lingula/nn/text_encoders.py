@@ -1,0 +1,81 @@
+"""Text encoders: any Hugging Face model by name or folder, and a small BERT that learns from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lingula.batch import Reports, TextFeatures
+from lingula.nn.sentences import sentence_means
+from lingula.registry import UserError
+
+SMALL_BERT = "small_bert"
+_SMALL_BERT: dict[str, Any] = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "max_position_embeddings": 256,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+
+def text_config(name: str, vocabulary: int) -> Any:
+    """The transformers configuration of ``small_bert`` or of a model by name or local folder.
+
+    Raises:
+        UserError: where there is no such model, or no network to get it.
+    """
+    from transformers import AutoConfig, BertConfig
+
+    if name == SMALL_BERT:
+        return BertConfig(vocab_size=vocabulary, **_SMALL_BERT)
+    try:
+        return AutoConfig.from_pretrained(name)
+    except Exception as err:
+        raise UserError(no_model(name)) from err
+
+
+def no_model(name: str) -> str:
+    """What to tell a user whose text encoder or tokenizer cannot be had."""
+    return (
+        f"cannot load the text encoder '{name}': no such local folder, and it could not be had from the Hugging Face "
+        "hub; go online once, name a local folder, or start from scratch with --text_encoder small_bert"
+    )
+
+
+class TextEncoder(nn.Module):
+    """A report to features; sentences are encoded in the context of their whole report.
+
+    Args:
+        config: a transformers configuration (:func:`text_config`).
+        weights: the name or folder to take weights from; ``None`` starts from random ones.
+    Attributes:
+        width: C of ``tokens`` and ``sentences``.
+        max_tokens: the longest report the model can read.
+    """
+
+    def __init__(self, config: Any, weights: str | Path | None = None) -> None:
+        super().__init__()
+        from transformers import AutoModel
+
+        if weights is None:
+            self.backbone: Any = AutoModel.from_config(config)
+        else:
+            try:
+                self.backbone = AutoModel.from_pretrained(weights)
+            except Exception as err:
+                raise UserError(no_model(str(weights))) from err
+        if getattr(self.backbone, "pooler", None) is not None:
+            self.backbone.pooler = None  # never used here, and DDP refuses parameters without gradient
+        self.width: int = self.backbone.config.hidden_size
+        self.max_tokens: int = self.backbone.config.max_position_embeddings
+
+    def forward(self, reports: Reports) -> TextFeatures:
+        """:class:`Reports` of B reports and N sentences to :class:`TextFeatures`."""
+        states = self.backbone(input_ids=reports.token_ids, attention_mask=reports.token_mask.long()).last_hidden_state
+        sentences = sentence_means(states, reports.sentence_of_token, reports.sentence_count)
+        return TextFeatures(states, reports.token_mask, sentences, reports.report_of_sentence)
