@@ -1,0 +1,11 @@
+"""Corpora: one file, one source. A new corpus is one new file and one line here."""
+
+from lingula.registry import Registry
+
+CORPORA = Registry(
+    "corpus",
+    {
+        "synthetic": "lingula.corpora.synthetic:Synthetic",
+        "csv": "lingula.corpora.csv_table:CsvTable",
+    },
+)

@@ -1,0 +1,335 @@
+"""Films from files: JPEG, PNG and DICOM to ``(H, W)`` uint8, and the letterbox that makes a film a square. Floor 2.
+
+Air is dark, whatever the file says: MONOCHROME1 is inverted. Nothing here is random, so a film read twice is the same.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, MutableSequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from lingula.registry import UserError
+
+ORIENTATION = 0x0112  # the EXIF tag
+ROTATED = (5, 6, 7, 8)  # its values that swap width and height
+PERCENTILES = (0.5, 99.5)  # the display range of a DICOM film that names no window
+LARGEST_TABLE = 1 << 20  # grey values; above this a film is mapped pixel by pixel
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a film lies in its square: prepared = original * scale + pad, for x and y alike.
+
+    Coordinates are pixel *edges*: the first pixel spans 0 to 1, and a box over the whole film is ``(0, 0, W, H)``.
+
+    Attributes:
+        scale: prepared pixels per original pixel.
+        pad_x, pad_y: empty columns on the left and rows on top, prepared pixels.
+        height, width: of the original film, pixels, after its EXIF orientation.
+    """
+
+    scale: float
+    pad_x: int
+    pad_y: int
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, height: int, width: int, size: int) -> Geometry:
+        """The geometry of a film of ``height`` by ``width`` pixels, its long side brought to ``size``, centred."""
+        scale = size / max(height, width)
+        pad_x, pad_y = ((size - max(1, round(side * scale))) // 2 for side in (width, height))
+        return cls(scale, pad_x, pad_y, height, width)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns that the film itself covers, prepared pixels."""
+        return max(1, round(self.height * self.scale)), max(1, round(self.width * self.scale))
+
+    def to_prepared(self, points: Any) -> np.ndarray:
+        """``(..., 2k)`` x, y, x, y, ... in original pixels to the same in prepared pixels; points and boxes alike."""
+        return np.asarray(points, dtype=np.float64) * self.scale + self._pads(points)
+
+    def to_original(self, points: Any) -> np.ndarray:
+        """The inverse of :meth:`to_prepared`."""
+        return (np.asarray(points, dtype=np.float64) - self._pads(points)) / self.scale
+
+    def _pads(self, points: Any) -> np.ndarray:
+        length = np.shape(points)[-1]
+        if length % 2:
+            raise ValueError(f"expected x, y pairs in the last axis, got shape {np.shape(points)}")
+        return np.tile(np.array([self.pad_x, self.pad_y], dtype=np.float64), length // 2)
+
+
+def letterbox(film: np.ndarray, size: int) -> tuple[np.ndarray, Geometry]:
+    """Bring the long side of a film to ``size``, keep its aspect, and centre it in a black square.
+
+    Shrinking averages areas, so that fine structure fades instead of aliasing; enlarging interpolates linearly.
+
+    Args:
+        film: ``(H, W)`` uint8.
+        size: side of the square, pixels.
+    Returns:
+        the ``(size, size)`` uint8 square, and where the film lies in it.
+    Raises:
+        ValueError: if the film is not ``(H, W)`` uint8, or is empty.
+    """
+    if film.ndim != 2 or film.dtype != np.uint8 or not film.size:
+        raise ValueError(f"expected a film of shape (H, W) in uint8, got {film.shape} in {film.dtype}")
+    return _letterbox(film, Geometry.of(film.shape[0], film.shape[1], size), size)
+
+
+def _letterbox(film: np.ndarray, geometry: Geometry, size: int) -> tuple[np.ndarray, Geometry]:
+    """As :func:`letterbox`, for a film that may already have been decoded smaller than its original."""
+    import cv2
+
+    rows, columns = geometry.shape
+    shrinks = rows <= film.shape[0] and columns <= film.shape[1]
+    square = np.zeros((size, size), dtype=np.uint8)
+    square[geometry.pad_y : geometry.pad_y + rows, geometry.pad_x : geometry.pad_x + columns] = cv2.resize(
+        film, (columns, rows), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    return square, geometry
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """The film of a JPEG, PNG or DICOM file, full size.
+
+    Returns:
+        ``(H, W)`` uint8. Colour becomes luminance, transparency black; 16-bit PNG is scaled by its own range; DICOM
+        goes through its rescale, its window or VOI table (the first, where there are several), and its photometric
+        interpretation.
+    Raises:
+        UserError: ``cannot read image PATH: reason`` for missing, truncated and unsupported files.
+    """
+    return _guarded(Path(path), lambda path: _decode(path, None)[0])
+
+
+def read_square(path: Path | str, size: int) -> tuple[np.ndarray, Geometry]:
+    """A film from its file straight to its :func:`letterbox`, decoding no more of a large JPEG than ``size`` needs.
+
+    Returns:
+        the ``(size, size)`` uint8 square, and its geometry with respect to the film of the file.
+    Raises:
+        UserError: as :func:`read_image`.
+    """
+
+    def read(path: Path) -> tuple[np.ndarray, Geometry]:
+        film, (height, width) = _decode(path, size)
+        return _letterbox(film, Geometry.of(height, width, size), size)
+
+    return _guarded(Path(path), read)
+
+
+def _guarded(path: Path, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(path)
+    except UserError as err:
+        raise UserError(f"cannot read image {path}: {err}") from err
+    except FileNotFoundError as err:
+        raise UserError(f"cannot read image {path}: no such file") from err
+    except Exception as err:  # decoders raise anything on broken files: struct.error, KeyError, SyntaxError, ...
+        raise UserError(f"cannot read image {path}: {err or type(err).__name__}") from err
+
+
+def _decode(path: Path, size: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+    """The film, perhaps decoded at a reduced scale but never below ``size``, and the original height and width."""
+    with path.open("rb") as file:
+        head = file.read(132)
+    if not head:
+        raise UserError("the file is empty")
+    if head[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
+        film = _read_dicom(path)
+        return film, (film.shape[0], film.shape[1])
+    if head[:3] == b"\xff\xd8\xff" or head[:8] == b"\x89PNG\r\n\x1a\n":
+        return _read_raster(path, size)
+    raise UserError("not a JPEG, PNG or DICOM file")
+
+
+def _read_raster(path: Path, size: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+    with Image.open(path, formats=("JPEG", "PNG")) as image:
+        width, height = image.size
+        rotated = image.getexif().get(ORIENTATION) in ROTATED
+        if size is not None and image.format == "JPEG":
+            # libjpeg shrinks to 1/2, 1/4 or 1/8 while decoding; draft() takes the smallest that is no less than asked.
+            # OpenCV's reduced decoding gives the same pixels as fast, but fills what is missing of a file with grey.
+            rows, columns = Geometry.of(height, width, size).shape
+            image.draft("L", (columns, rows))
+        image.load()  # raises on truncated data
+        film = ImageOps.exif_transpose(image) if ORIENTATION in image.getexif() else image
+        if _is_deep_colour(path):
+            film = _deep_colour(path)
+    return _to_uint8(film), (width, height) if rotated else (height, width)
+
+
+def _is_deep_colour(path: Path) -> bool:
+    """True for a PNG of 16 bits per channel and several channels, of which Pillow keeps only the high bytes."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    return head[:4] == b"\x89PNG" and head[24] == 16 and head[25] != 0
+
+
+def _deep_colour(path: Path) -> Image.Image:
+    """Its luminance, alpha applied, over its own range."""
+    import cv2
+
+    decoded = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None:
+        raise UserError("damaged 16-bit PNG")
+    colour = decoded.astype(np.float64)
+    grey = colour[..., :3] @ [0.114, 0.587, 0.299]  # OpenCV's order is blue, green, red
+    opaque = colour[..., 3] / 65535 if colour.shape[-1] == 4 else 1.0
+    return Image.fromarray(_spread(grey * opaque))
+
+
+def _to_uint8(image: Image.Image) -> np.ndarray:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _spread(np.asarray(image))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.asarray(image.convert("L"))
+
+
+def _spread(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """``low`` to 0 and ``high`` to 255, the smallest and largest value unless given; uint8. A flat film is black."""
+    low = float(values.min()) if low is None else low
+    high = float(values.max()) if high is None else high
+    if not high > low:
+        return np.zeros(values.shape, dtype=np.uint8)
+    return _round((values.astype(np.float64) - low) / (high - low))
+
+
+def _round(share: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+# DICOM ----------------------------------------------------------------------------------------------------------------
+
+
+def _read_dicom(path: Path) -> np.ndarray:
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom remarks on every value that departs from the standard
+        try:
+            film = pydicom.dcmread(path)
+        except InvalidDicomError:
+            film = pydicom.dcmread(path, force=True)  # old files have no preamble
+        if "PixelData" not in film:
+            raise UserError("not a DICOM film: it holds no pixel data")
+        if int(film.get("NumberOfFrames") or 1) > 1:
+            raise UserError(f"expected one frame, got {film.NumberOfFrames}")
+        return _display(_dicom_pixels(film), film)
+
+
+def _dicom_pixels(film: Any) -> np.ndarray:
+    """Stored values, ``(H, W)`` or ``(H, W, 3)``."""
+    from pydicom.pixels import get_decoder, pixel_array
+    from pydicom.uid import ImplicitVRLittleEndian
+
+    if getattr(film, "file_meta", None) is None or "TransferSyntaxUID" not in film.file_meta:
+        film.ensure_file_meta()
+        film.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    syntax = film.file_meta.TransferSyntaxUID
+    if syntax.is_compressed and not _decodes(get_decoder, syntax):
+        raise UserError(f'no decoder for {syntax.name}; pip install "lingula[dicom]" brings one')
+    return pixel_array(film)
+
+
+def _decodes(get_decoder: Callable[[Any], Any], syntax: Any) -> bool:
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:
+        return False
+
+
+def _display(stored: np.ndarray, film: Any) -> np.ndarray:
+    """Stored values to what a reading station would show, ``(H, W)`` uint8."""
+    from pydicom.pixels import apply_color_lut
+
+    if film.PhotometricInterpretation == "PALETTE COLOR":
+        stored = apply_color_lut(stored, film)
+    if stored.ndim == 3:
+        return np.asarray(Image.fromarray(stored if stored.dtype == np.uint8 else _spread(stored)).convert("L"))
+
+    padding = _padding(stored, film)
+    low, high = int(stored.min()), int(stored.max())
+    real = stored if padding is None else stored[~padding]
+    show = _shower(film, real if real.size else stored)
+    if high - low < LARGEST_TABLE:  # every grey value once, then a look-up: a film has millions of pixels
+        shown = show(np.arange(low, high + 1))[stored.astype(np.int64) - low]
+    else:
+        shown = show(stored)
+    if film.PhotometricInterpretation == "MONOCHROME1":
+        shown = 255 - shown
+    if padding is not None:
+        shown[padding] = 0
+    return shown
+
+
+def _padding(stored: np.ndarray, film: Any) -> np.ndarray | None:
+    """True where the detector saw nothing, by the file's own padding value; None where it names none."""
+    value = film.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return None
+    other = film.get("PixelPaddingRangeLimit")
+    low, high = sorted((value, other if isinstance(other, int) else value))
+    if film.get("PixelRepresentation"):  # the value may have been written unsigned
+        bits = int(film.BitsAllocated)
+        low, high = (v - (1 << bits) if v >= 1 << (bits - 1) else v for v in (low, high))
+    inside = (stored >= low) & (stored <= high)
+    return inside if inside.any() else None
+
+
+def _shower(film: Any, stored: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from stored values to 0..255, by the file's tables or, without any, by the film's own range."""
+    from pydicom.pixels import apply_modality_lut, apply_voi
+
+    def rescale(values: np.ndarray) -> np.ndarray:
+        # slope and intercept may be present but empty, which pydicom does not expect
+        if "ModalityLUTSequence" in film:
+            return apply_modality_lut(values, film).astype(np.float64)
+        slope, intercept = film.get("RescaleSlope"), film.get("RescaleIntercept")
+        return values * float(1 if slope is None else slope) + float(intercept or 0)
+
+    if film.get("VOILUTSequence"):
+        entries, first, _ = (int(value) for value in film.VOILUTSequence[0].LUTDescriptor)
+        table = apply_voi(np.arange(first, first + entries), film)
+        low, high = float(table.min()), float(table.max())
+        return lambda values: _spread(apply_voi(np.rint(rescale(values)).astype(np.int64), film), low, high)
+    ends = rescale(np.array([stored.min(), stored.max()]))
+    window = _window(film)
+    if window is not None and (ends[0] == ends[1] or np.ptp(window(ends)) > 0):
+        return lambda values: window(rescale(values))
+    # No window, or one that shows none of the film: better its own range than a black square.
+    if window is None and int(film.get("BitsStored") or 16) <= 8 and not film.get("PixelRepresentation"):
+        return lambda values: values.astype(np.uint8)
+    low, high = (float(value) for value in np.percentile(rescale(stored), PERCENTILES))
+    if not high > low:
+        low, high = float(ends.min()), float(ends.max())
+    return lambda values: _spread(rescale(values), low, high)
+
+
+def _window(film: Any) -> Callable[[np.ndarray], np.ndarray] | None:
+    """The first window, as a function of rescaled values (DICOM PS3.3 C.11.2.1.2); None where there is no valid one."""
+    first = [film.get(name) for name in ("WindowCenter", "WindowWidth")]
+    first = [value[0] if isinstance(value, MutableSequence) and len(value) else value for value in first]
+    if any(not isinstance(value, int | float) for value in first):
+        return None
+    center, width = float(first[0]), float(first[1])
+    function = str(film.get("VOILUTFunction") or "LINEAR").upper()
+    if width <= (1 if function == "LINEAR" else 0):
+        return None
+    if function == "SIGMOID":
+        return lambda values: _round(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -500, 500))))
+    if function == "LINEAR_EXACT":
+        return lambda values: _round((values - center) / width + 0.5)
+    return lambda values: _round((values - (center - 0.5)) / (width - 1) + 0.5)

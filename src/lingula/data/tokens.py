@@ -1,0 +1,140 @@
+"""Reports as tokens: a tokenizer, and every report of a corpus tokenised once. Floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lingula.registry import UserError
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def train_tokenizer(sentences: Iterable[str], folder: Path, vocabulary: int = 2000) -> Any:
+    """Learn a lower-case WordPiece vocabulary and save it as a folder that ``AutoTokenizer`` loads.
+
+    Args:
+        sentences: text to learn from; give it the training split only.
+        folder: where the tokenizer is saved.
+        vocabulary: the largest number of tokens.
+    Returns:
+        the loaded tokenizer.
+    """
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizer
+
+    wordpiece = BertWordPieceTokenizer(lowercase=True)
+    sentences = list(sentences)
+    # Ties between equally frequent pairs go by id, and the trainer numbers the "##x" in the order of a hash table:
+    # another vocabulary every time. So the letters are numbered here.
+    letters = sorted({letter for sentence in sentences for letter in wordpiece.normalize(sentence) if letter.strip()})
+    numbered = SPECIAL + letters + [f"##{letter}" for letter in letters]
+    wordpiece.train_from_iterator(
+        sentences, vocab_size=vocabulary, min_frequency=2, special_tokens=numbered, show_progress=False
+    )
+    # transformers 5 takes vocab=; vocab_file= silently gives a vocabulary of five tokens
+    BertTokenizer(vocab=wordpiece.get_vocab()).save_pretrained(str(folder))
+    return load_tokenizer(folder)
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """A tokenizer by Hugging Face name or local folder.
+
+    Raises:
+        UserError: where it cannot be had, or is so small that loading has evidently gone wrong.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(name))
+    except Exception as err:
+        raise UserError(f"cannot load the tokenizer '{name}': no such local folder, nor on the hub") from err
+    if len(tokenizer) < 20:
+        raise UserError(f"the tokenizer '{name}' knows only {len(tokenizer)} tokens; its vocabulary did not load")
+    return tokenizer
+
+
+@dataclass
+class Tokens:
+    """Every report of a corpus, flat: report i is ``ids[offsets[i]:offsets[i + 1]]``.
+
+    Attributes:
+        ids: ``(all tokens,)`` int32, ``[CLS]`` and ``[SEP]`` included.
+        sentence: ``(all tokens,)`` int16, the place of the token's sentence among those that were kept of its report;
+            -1 for the specials.
+        offsets: ``(n + 1,)`` int64.
+        sentences: ``(n,)`` int64, how many sentences of each report were kept.
+        first_sentence: ``(n + 1,)`` int64, cumulative count of all sentences, kept or not: the key of sentence s of
+            report i is ``first_sentence[i] + s``.
+        pad: the id of padding.
+    """
+
+    ids: np.ndarray
+    sentence: np.ndarray
+    offsets: np.ndarray
+    sentences: np.ndarray
+    first_sentence: np.ndarray
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+
+def tokenise(reports: Sequence[Sequence[str]], tokenizer: Any, max_tokens: int = 256) -> Tokens:
+    """Tokenise reports sentence by sentence; equal sentences are tokenised once.
+
+    Text is lower-cased. A sentence that no longer fits is dropped whole, with all after it; a first sentence that does
+    not fit is cut.
+
+    Args:
+        reports: the sentences of each report; an empty list for a film without text.
+        tokenizer: of :func:`load_tokenizer`.
+        max_tokens: the longest report, specials included.
+    Raises:
+        UserError: if a third of the tokens or more are unknown to the tokenizer.
+    """
+    lowered = [[sentence.lower() for sentence in report] for report in reports]
+    unique = list(dict.fromkeys(sentence for report in lowered for sentence in report))
+    encoded = tokenizer(unique, add_special_tokens=False)["input_ids"] if unique else []
+    ids_of = dict(zip(unique, encoded, strict=True))
+    room = max_tokens - 2
+    ids: list[int] = []
+    places: list[int] = []
+    offsets, kept = [0], []
+    for report in lowered:
+        start = len(ids)
+        ids.append(tokenizer.cls_token_id)
+        places.append(-1)
+        count = 0
+        for sentence in report:
+            tokens = ids_of[sentence]
+            used = len(ids) - start - 1
+            if used + len(tokens) > room:
+                if count:
+                    break
+                tokens = tokens[:room]
+            ids.extend(tokens)
+            places.extend([count] * len(tokens))
+            count += 1
+        ids.append(tokenizer.sep_token_id)
+        places.append(-1)
+        offsets.append(len(ids))
+        kept.append(count)
+    flat = np.asarray(ids, dtype=np.int32)
+    real = flat[np.asarray(places) >= 0]
+    if len(real) and (real == tokenizer.unk_token_id).mean() > 1 / 3:
+        share = (real == tokenizer.unk_token_id).mean()
+        raise UserError(f"the tokenizer does not know {share:.0%} of the tokens; it was made for another language")
+    lengths = [len(report) for report in reports]
+    return Tokens(
+        flat,
+        np.asarray(places, dtype=np.int16),
+        np.asarray(offsets),
+        np.asarray(kept, dtype=np.int64),
+        np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+        int(tokenizer.pad_token_id),
+    )

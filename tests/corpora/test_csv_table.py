@@ -1,0 +1,321 @@
+"""The reader of any table, on small tables written here and on two real corpora where they are at hand."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lingula.corpora.csv_table import CsvTable
+from lingula.data.image import letterbox, read_image
+from lingula.data.prepared import prepare
+from lingula.data.study import LeftOut, Study
+from lingula.registry import UserError
+
+DATA = Path(os.environ.get("LINGULA_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+
+TABLE = """\
+image,patient,side,part,report,effusion,edema,kind
+a.png,p1,PA,training,"FINDINGS: Small LEFT effusion.
+Heart is normal.
+
+IMPRESSION: Effusion is small.",1,0,ill
+b.png,p2,AP,valid,IMPRESSION: No effusion is seen.,0.0,-1,healthy
+c.png,p3,LATERAL,test,Lungs are clear. Normal.,,1,
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, name in enumerate("abc"):
+        Image.fromarray(np.full((20, 10), 50 * number, np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "reports.csv").write_text(TABLE, encoding="utf-8")
+    return tmp_path
+
+
+def reader(folder: Path, table: str = "reports.csv", **options: Any) -> CsvTable:
+    return CsvTable(folder, folder / table, **options)
+
+
+def read(folder: Path, table: str = "reports.csv", **options: Any) -> list[Study | LeftOut]:
+    return list(reader(folder, table, **options).studies())
+
+
+FULL: dict[str, Any] = {
+    "report_column": "report",
+    "patient_column": "patient",
+    "split_column": "part",
+    "view_column": "side",
+    "labels": ["effusion", "edema"],
+    "class_column": "kind",
+}
+
+
+def test_every_field_of_a_study(folder: Path) -> None:
+    first, second, third = read(folder, **FULL)
+    assert isinstance(first, Study)
+    assert isinstance(second, Study)
+    assert isinstance(third, Study)
+    assert (first.study_id, first.patient_id, first.split, first.view) == ("a.png", "p1", "train", "PA")
+    assert first.image == folder / "a.png"
+    assert [sentence.text for sentence in first.sentences] == [
+        "small left effusion.",
+        "heart is normal.",
+        "effusion is small.",
+    ]
+    assert [sentence.text for sentence in third.sentences] == ["lungs are clear."]
+    assert first.labels == {"effusion": 1, "edema": 0, "healthy": 0, "ill": 1}
+    assert second.labels == {"effusion": 0, "edema": -1, "healthy": 1, "ill": 0}
+    assert third.labels["edema"] == 1
+    assert all(math.isnan(third.labels[name]) for name in ("effusion", "healthy", "ill"))
+    assert [row.split for row in (first, second, third)] == ["train", "val", "test"]
+    # the first row has three line breaks in its report, so the second starts on line 6
+    assert [row.row for row in (first, second, third)] == [f"row {n} of reports.csv" for n in (2, 6, 7)]
+    assert reader(folder, **FULL).label_groups == {"class": ["healthy", "ill"]}
+
+
+def test_the_rows_are_the_lines_where_they_start(folder: Path) -> None:
+    lines = (folder / "reports.csv").read_text(encoding="utf-8").splitlines()
+    for row, image in zip(read(folder), ("a.png", "b.png", "c.png"), strict=True):
+        assert lines[int(row.row.split()[1]) - 1].startswith(image)
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "parquet"])
+def test_other_formats_read_alike(folder: Path, suffix: str) -> None:
+    table = pd.read_csv(folder / "reports.csv")  # numbers as numbers, what is missing as NaN
+    if suffix == "tsv":
+        table.to_csv(folder / "reports.tsv", sep="\t", index=False)
+    else:
+        table.to_parquet(folder / "reports.parquet")
+    for ours, other in zip(read(folder, **FULL), read(folder, f"reports.{suffix}", **FULL), strict=True):
+        assert isinstance(ours, Study)
+        assert isinstance(other, Study)
+        assert (ours.sentences, ours.split, ours.image) == (other.sentences, other.split, other.image)
+        assert list(ours.labels) == list(other.labels)
+        np.testing.assert_array_equal(list(ours.labels.values()), list(other.labels.values()))
+    if suffix == "parquet":
+        assert read(folder, "reports.parquet")[0].row == "row 1 of reports.parquet"
+
+
+def test_ids_and_suffixes(folder: Path) -> None:
+    (folder / "ids.csv").write_text("id,name\na,x\nb,y\n")
+    rows = read(folder, "ids.csv", image_column="id", image_suffix=".png", study_column="name")
+    assert all(isinstance(row, Study) for row in rows)
+    assert [(row.study_id, row.patient_id, row.image) for row in rows if isinstance(row, Study)] == [
+        ("x", "x", folder / "a.png"),
+        ("y", "y", folder / "b.png"),
+    ]
+    assert reader(folder, "ids.csv").remarks == ["no patient_column given: each row counts as its own patient"]
+    assert reader(folder, patient_column="patient").remarks == []
+
+
+def test_sections_in_their_order(folder: Path) -> None:
+    (folder / "s.csv").write_text(
+        "image,findings,impression\na.png,Heart is big.,No acute disease\nb.png,,Clear lungs now.\n"
+    )
+    first, second = read(folder, "s.csv", section_columns=["impression", "findings"])
+    assert isinstance(first, Study)
+    assert isinstance(second, Study)
+    assert [sentence.text for sentence in first.sentences] == ["no acute disease", "heart is big."]
+    assert [sentence.text for sentence in second.sentences] == ["clear lungs now."]
+
+
+def test_views_are_kept_in_any_case(folder: Path) -> None:
+    rows = read(folder, view_column="side", views=["pa", "Ap"])
+    assert [isinstance(row, Study) for row in rows] == [True, True, False]
+    assert rows[2] == LeftOut("row 7 of reports.csv", "view 'LATERAL' not among pa, Ap", bad=False)
+
+
+def test_empty_and_short_reports(folder: Path) -> None:
+    (folder / "r.csv").write_text(
+        "image,report\na.png,\nb.png,Lungs clear.\nc.png,Normal. Clear. Fine.\na.png,None. NA of these\n"
+    )
+    empty, short, single, words = read(folder, "r.csv", report_column="report")
+    assert empty == LeftOut("row 2 of r.csv", "empty report: nothing to read in column 'report'", bad=True)
+    assert short == LeftOut("row 3 of r.csv", "report of fewer than 3 tokens: Lungs clear.", bad=False)
+    assert single == LeftOut("row 4 of r.csv", "report of fewer than 3 tokens: Normal. Clear. Fine.", bad=False)
+    assert isinstance(words, Study)  # "None" and "NA" are words here, not missing values
+    assert [sentence.text for sentence in words.sentences] == ["na of these"]
+    kept = read(folder, "r.csv", report_column="report", require_report=False)
+    assert [len(row.sentences) if isinstance(row, Study) else -1 for row in kept] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("written", "split"),
+    [("Train", "train"), ("TRAINING", "train"), ("testing", "test"), ("test", "test"), ("", None)]
+    + [(name, "val") for name in ("val", "valid", "validate", "validation", "dev", "Development")],
+)
+def test_split_names(folder: Path, written: str, split: str | None) -> None:
+    (folder / "s.csv").write_text(f"image,part\na.png,{written}\n")
+    (row,) = read(folder, "s.csv", split_column="part")
+    assert isinstance(row, Study)
+    assert row.split == split
+
+
+def test_a_missing_column_is_named_with_the_nearest(folder: Path) -> None:
+    with pytest.raises(UserError) as error:
+        read(folder, report_column="reprot")
+    assert str(error.value) == (
+        "reports.csv has no column 'reprot'; did you mean 'report'?; its columns: "
+        "image, patient, side, part, report, effusion, edema, kind"
+    )
+    for options in ({"labels": ["x"]}, {"section_columns": ["x"]}, {"class_column": "x"}, {"image_column": "x"}):
+        with pytest.raises(UserError, match=r"reports\.csv has no column 'x'; its columns: image"):
+            reader(folder, **options).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (
+            "image,x\na.png,1\nb.png,yes\n",
+            {"labels": ["x"]},
+            r"row 3 of t\.csv: 'yes' in label column 'x'; expected 1, 0",
+        ),
+        ("image,x\na.png,2\n", {"labels": ["x"]}, r"row 2 of t\.csv: '2' in label column 'x'"),
+        ("image,x\na.png,inf\n", {"labels": ["x"]}, "'inf' in label column"),
+        ("image,x\na.png,holdout\n", {"split_column": "x"}, r"row 2 of t\.csv: unknown split 'holdout' in column 'x'"),
+        ("image,x\na.png,1,2\n", {}, r"row 2 of t\.csv: expected 2 cells as in the header, got 3"),
+        ("image,image\na.png,1\n", {}, r"t\.csv has the column 'image' twice"),
+        ("image\n", {}, r"t\.csv has no rows"),
+        ("", {}, r"t\.csv has no column 'image'"),
+        ('image\n"a.png', {}, r"cannot read table .*row 2"),
+        ("image,x,y\na.png,1,x\n", {"labels": ["x"], "class_column": "y"}, "'x' is both a label column and a class"),
+        ("image\na.png\n", {"views": ["PA"]}, "need the column that names them: view_column"),
+        ("image\na.png\n", {"report_column": "a", "section_columns": ["b"]}, "either report_column or section_columns"),
+    ],
+)
+def test_errors_name_the_row_and_the_way_out(folder: Path, text: str, options: dict[str, Any], message: str) -> None:
+    (folder / "t.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read(folder, "t.csv", **options)
+
+
+def test_files_that_are_not_there_or_not_tables(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"no table at .*none\.csv"):
+        read(folder, "none.csv")
+    with pytest.raises(UserError, match=r"no table at .*none\.parquet"):
+        read(folder, "none.parquet")
+    (folder / "t.xlsx").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"expected \.csv, \.tsv or \.parquet"):
+        read(folder, "t.xlsx")
+    (folder / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="cannot read table"):
+        read(folder, "t.parquet")
+    (folder / "latin.csv").write_bytes("image,b\na.png,é\n".encode("latin-1"))
+    with pytest.raises(UserError, match="save it as UTF-8"):
+        read(folder, "latin.csv")
+    with pytest.raises(UserError, match="no folder of images"):
+        list(CsvTable(folder / "none", folder / "reports.csv").studies())
+
+
+def test_rows_without_ids_are_bad(folder: Path) -> None:
+    (folder / "t.csv").write_text("image,patient\n,p1\na.png,\n")
+    first, second = read(folder, "t.csv", patient_column="patient")
+    assert first == LeftOut("row 2 of t.csv", "no image: column 'image' is empty")
+    assert second == LeftOut("row 3 of t.csv", "no id: column 'patient' is empty")
+
+
+def test_a_byte_order_mark_and_blank_lines_and_spaces(folder: Path) -> None:
+    (folder / "t.csv").write_bytes(b"\xef\xbb\xbfimage , x\r\n a.png ,1\r\n\r\nb.png, 0 \r\n\r\n")
+    rows = read(folder, "t.csv", labels=["x"])
+    assert [row.row for row in rows] == ["row 2 of t.csv", "row 4 of t.csv"]
+    assert [row.labels for row in rows if isinstance(row, Study)] == [{"x": 1}, {"x": 0}]
+
+
+def test_the_fingerprint_follows_arguments_and_content(folder: Path) -> None:
+    first = reader(folder).fingerprint()
+    assert reader(folder).fingerprint() == first
+    assert reader(folder, labels=["edema"]).fingerprint() != first
+    (folder / "reports.csv").write_text(TABLE.replace("p3", "p4"), encoding="utf-8")
+    assert reader(folder).fingerprint() != first
+
+
+def test_prepared(folder: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    table = reader(folder, **{**FULL, "patient_column": None}, name="three", licence="CC0")
+    corpus = prepare(table, tmp_path / "out", size=16, workers=0, log=lines.append)
+    assert lines[0] == "three: no patient_column given: each row counts as its own patient"
+    assert (corpus.name, corpus.meta["licence"], corpus.label_groups) == ("three", "CC0", {"class": ["healthy", "ill"]})
+    np.testing.assert_array_equal(corpus.pixels[2], letterbox(np.full((20, 10), 100, np.uint8), 16)[0])
+    assert corpus.index["split"].tolist() == ["train", "val", "test"]
+    (folder / "m.csv").write_text("image\nz.png\n")
+    with pytest.raises(UserError, match=r"csv_table: row 2 of m\.csv: missing image file: .*z\.png; mend"):
+        prepare(reader(folder, "m.csv"), tmp_path / "other", log=lines.append)
+
+
+def test_importing_the_reader_imports_no_pandas() -> None:
+    heavy = "pandas", "torch", "cv2", "PIL"
+    code = f"import sys, lingula.corpora.csv_table; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# Real corpora ---------------------------------------------------------------------------------------------------------
+
+
+def real(name: str) -> Path:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"{name} is not on this machine (set LINGULA_DATA)")
+    return DATA / name
+
+
+COMMON: dict[str, Any] = {
+    "image_column": "image_path",
+    "study_column": "image_id",
+    "patient_column": "patient_id",
+    "split_column": "split",
+}
+
+
+@pytest.mark.parametrize(("columns", "with_text"), [(["text"], 224), (["findings", "impression"], 210)])
+def test_covid_cxr(tmp_path: Path, columns: list[str], with_text: int) -> None:
+    """Counts of images, splits and texts as the corpus's own description states them."""
+    folder = real("covid_cxr")
+    table = CsvTable(folder, folder / "reports.csv", section_columns=columns, view_column="view", **COMMON)
+    with pytest.raises(UserError, match=r"csv_table: row \d+ of reports\.csv: empty report: nothing to read in column"):
+        prepare(table, tmp_path / "out", size=64, workers=0, log=lambda _: None)
+    corpus = prepare(table, tmp_path / "out", size=64, workers=0, skip_bad_rows=True, log=lambda _: None)
+    assert corpus.meta["left_out"]["empty report"] == 295 - with_text
+    assert len(corpus) + corpus.meta["left_out"].get("report of fewer than 3 tokens", 0) == with_text
+    assert all(sentence == sentence.lower() for report in corpus.reports for sentence in report)
+    assert all(report for report in corpus.reports)
+
+
+def test_covid_cxr_without_text(tmp_path: Path) -> None:
+    folder = real("covid_cxr")
+    corpus = prepare(
+        CsvTable(folder, folder / "reports.csv", **COMMON), tmp_path, size=64, workers=0, log=lambda _: None
+    )
+    assert corpus.meta["studies"] == {"train": 200, "val": 40, "test": 55}
+    assert corpus.meta["patients"] == {"train": 98, "val": 18, "test": 34}
+    row = corpus.index.iloc[17]
+    film = letterbox(read_image(row["image"]), 64)[0]
+    assert np.abs(corpus.pixels[17].astype(int) - film).mean() < 2
+
+    names = ["covid19", "bacterial", "fungal", "no_finding"]
+    rows = list(CsvTable(folder, folder / "labels.csv", labels=names, **COMMON).studies())
+    train = [list(row.labels.values()) for row in rows if isinstance(row, Study) and row.split == "train"]
+    assert np.sum(train, axis=0).tolist() == [122, 17, 7, 7]
+
+
+def test_kermany_cxr() -> None:
+    """Class counts as the corpus's own description states them."""
+    folder = real("kermany_cxr")
+    table = CsvTable(folder, folder / "labels.csv", labels=["pneumonia"], class_column="label", **COMMON)
+    assert table.label_groups == {"class": ["bacterial_pneumonia", "normal", "viral_pneumonia"]}
+    studies = [row for row in table.studies() if isinstance(row, Study)]
+    assert len(studies) == 4643
+    assert len({row.patient_id for row in studies}) == 2464
+    for split, counts in {"train": (1553, 879, 818), "val": (212, 125, 126), "test": (431, 252, 247)}.items():
+        rows = [row for row in studies if row.split == split]
+        assert tuple(sum(row.labels[name] for row in rows) for name in table.label_groups["class"]) == counts
+    assert all(row.labels["pneumonia"] == 1 - row.labels["normal"] for row in studies)
+    assert all(Path(str(row.image)).is_file() for row in studies[::100])
