@@ -1,0 +1,78 @@
+"""What a training run writes down while it runs. Floor 2."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from lingula.results import append_rows
+
+
+class Log:
+    """``metrics.jsonl``, TensorBoard events and a progress bar, on the first process only."""
+
+    def __init__(self, fabric: Any, out: Path, resume_at: int, quiet: bool) -> None:
+        self.active = fabric.is_global_zero
+        self.quiet = quiet or not self.active
+        self.started = time.perf_counter()
+        self.progress: Any = None
+        self.task: Any = None
+        if not self.active:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = out / "metrics.jsonl"
+        if resume_at and self.path.is_file():  # what came after the checkpoint will be written again
+            lines = self.path.read_text().splitlines(keepends=True)
+            self.path.write_text("".join(line for line in lines if json.loads(line)["step"] <= resume_at))
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=resume_at + 1 if resume_at else None)
+
+    def bar(self, label: str, start: int, end: int) -> Any:
+        """A progress bar from step ``start`` to ``end``, as a context."""
+        if self.quiet:
+            return nullcontext()
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
+        )  # fmt: skip
+        self.task = self.progress.add_task(label, total=end, completed=start, terms="")
+        return self.progress
+
+    def step(self, step: int) -> None:
+        """The number of steps taken."""
+        if self.progress is not None:
+            self.progress.update(self.task, completed=step)
+
+    def terms(self, step: int, stage: int, rate: float, terms: dict[str, float]) -> None:
+        """The loss terms since the last call."""
+        if not self.active:
+            return
+        if self.progress is not None:
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in terms.items() if name != "gradient_norm")
+            self.progress.update(self.task, terms=shown)
+        self._write({"step": step, "stage": stage + 1, "learning_rate": rate, **_under("train", terms)})
+
+    def validation(self, step: int, numbers: dict[str, float]) -> None:
+        """What validation found."""
+        if self.active and numbers:
+            self._write({"step": step, **_under("val", numbers)})
+
+    def _write(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if name != "step":
+                self.board.add_scalar(name, value, row["step"])
+        append_rows(self.path, [{**row, "seconds": round(time.perf_counter() - self.started, 2)}])
+
+    def close(self) -> None:
+        """Flush what is open."""
+        if self.active:
+            self.board.close()
+
+
+def _under(group: str, numbers: dict[str, float]) -> dict[str, float]:
+    return {f"{group}/{name}": value for name, value in numbers.items()}

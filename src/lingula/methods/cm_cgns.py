@@ -1,0 +1,349 @@
+"""CM-CGNS: Cross-Modal Clustering-Guided Negative Sampling, arXiv:2506.11674 (Lan et al. 2025).
+
+A film and its report are aligned as wholes (InfoNCE), and sentence by sentence: each sentence draws from its film a
+cross-modal representation by sigmoid attention, and has to find it among those of the whole batch *and* among the
+centres of their clusters, the nearest of which are "hard negatives". Members of the sentence's own cluster are taken
+for false negatives and only held at a distance. In the second stage masked patches are completed by what the report
+says of them, and the film is painted again.
+
+The released code does not import and differs from the paper in many places. The recipe ``paper`` follows the
+equations; ``official`` follows what that code computes where this is meaningful; ``scratch`` is for encoders without
+pre-trained weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
+from lingula.gather import gather, mean_over_all, row_counts, world
+from lingula.keyed import keyed_uniform
+from lingula.losses.cluster_guided import (
+    HARD_NEGATIVES,
+    bidirectional_margin,
+    cluster_guided_nce,
+    count,
+    false_negative_mask,
+    rank_centres,
+)
+from lingula.losses.cosine import cosine
+from lingula.losses.info_nce import info_nce
+from lingula.losses.simsiam import simsiam
+from lingula.nn.attention import AttentionPool, CrossModal, SigmoidCrossAttention, pad_sentences
+from lingula.nn.clusters import Clusters, OnlineCentres, spherical_kmeans
+from lingula.nn.heads import ConvDecoder, projection_head
+from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.sentences import sentence_means
+from lingula.nn.text_encoders import TextEncoder
+from lingula.optim import Recipe, Stage
+
+STAGE_1 = {"global": 1.0, "report": 1.0, "margin": 1.0, "image": 1.0}  # Eq. 13 with Eq. 11 multiplied out
+STAGE_2 = {**STAGE_1, "reconstruction": 10.0}
+
+PAPER = Recipe(  # section IV-B
+    stages=(Stage(10, STAGE_1), Stage(20, STAGE_2)),
+    optimizer="adam",
+    learning_rate=1e-5,
+    start_learning_rate=1e-7,
+    weight_decay=1e-6,
+    batch_size=64,
+)
+
+OFFICIAL_WEIGHTS = {"global": 0.5, "report": 1.0, "margin": 1e-4, "image": 1.0}  # 0.5: the mean of two directions
+OFFICIAL = Recipe(
+    stages=(Stage(10, OFFICIAL_WEIGHTS), Stage(20, {**OFFICIAL_WEIGHTS, "reconstruction": 10.0})),
+    optimizer="adam",
+    learning_rate=1e-5,
+    start_learning_rate=1e-7,
+    weight_decay=1e-6,
+    batch_size=64,
+    options={
+        "temperature_global": 0.1,
+        "learnable_temperature": True,
+        "temperature_local": 1.0,
+        "projection_layers": 1,
+        "project_tokens": True,
+        "clustering": "online",
+        "hard_negatives": "official",
+        "false_negatives": "text",
+        "mask": "channels",
+    },
+)
+
+SCRATCH = Recipe(  # ours, found by measurement: docs/results.md
+    stages=(Stage(8, STAGE_1), Stage(2, STAGE_2)),
+    image_encoder="small_resnet",
+    text_encoder="small_bert",
+    pretrained=False,
+    image_size=96,
+    resize_to=96,
+    optimizer="adamw",
+    learning_rate=6e-4,
+    betas=(0.9, 0.98),
+    weight_decay=1e-4,
+    warmup_epochs=0.5,
+    batch_size=32,
+    clip=1.0,
+    precision="32",  # encoders this small gain nothing from bfloat16; on CPUs they lose by it
+    options={
+        "dim": 128,
+        "temperature_global": 0.07,
+        "temperature_local": 0.07,
+        "normalise_attention": True,
+        "decoder_widths": (64, 32, 16, 8),
+    },
+)
+
+
+class CMCGNS(nn.Module):
+    """CM-CGNS as one module: ``forward(batch)`` gives its weighted loss terms.
+
+    Args:
+        image_encoder, text_encoder: the two towers.
+        image_size: H = W in pixels, of the film that is painted.
+        dim: D, the width of all embeddings.
+        temperature_global: tau_1, Eqs. 2-3.
+        learnable_temperature: learn tau_1 (official), held in [0.01, 1].
+        temperature_local: tau_3, Eq. 7.
+        projection_layers: of the four projections: 2 for MLPs, 1 for Linear layers (official).
+        project_tokens: project and normalise each token before the mean over its sentence, and pool the projected
+            sentences without a further projection (official).
+        normalise_attention: LayerNorm before Q, K and V (ours, for training from scratch).
+        clustering: ``batch``: k-means of every batch; ``online``: one bank of centres (official).
+        clusters: K, clamped to half the sentences of the batch.
+        hard_negatives: a reading of Eq. 7 (:func:`lingula.losses.cluster_guided.cluster_guided_nce`), or ``none`` for
+            the conventional local alignment that Table IV starts from.
+        mu: weight of the hard negative, Eq. 7.
+        mask_false_negatives: leave the false negatives, as ``cross_modal`` has them, out of the sum over k in Eq. 7.
+        false_negatives: ``cross_modal``: representations in the cluster nearest to the sentence, mean over the pairs
+            (the text above Eq. 8); ``text``: sentences with the same nearest centre, mean over all N x N (official).
+        alpha, beta: margins of Eq. 9, in units of cosine.
+        mask: what CM-MIR zeroes: ``patches`` (the paper) or ``channels`` (official).
+        mask_ratio: the share that it zeroes, in (0, 1).
+        decoder_widths: channels of CM-MIR's convolutions.
+    """
+
+    recipes: ClassVar[dict[str, Recipe]] = {"paper": PAPER, "official": OFFICIAL, "scratch": SCRATCH}
+    views: ClassVar[int] = 1
+    uses_text: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        image_size: int,
+        dim: int = 768,
+        temperature_global: float = 0.01,
+        learnable_temperature: bool = False,
+        temperature_local: float = 0.01,
+        projection_layers: int = 2,
+        project_tokens: bool = False,
+        normalise_attention: bool = False,
+        clustering: str = "batch",
+        clusters: int = 128,
+        hard_negatives: str = "others",
+        mu: float = 3.0,
+        mask_false_negatives: bool = False,
+        false_negatives: str = "cross_modal",
+        alpha: float = 0.2,
+        beta: float = 0.5,
+        mask: str = "patches",
+        mask_ratio: float = 0.5,
+        decoder_widths: tuple[int, ...] = (512, 256, 128, 64, 32),
+    ) -> None:
+        super().__init__()
+        _one_of("clustering", clustering, ("batch", "online"))
+        _one_of("hard_negatives", hard_negatives, (*HARD_NEGATIVES, "none"))
+        _one_of("false_negatives", false_negatives, ("cross_modal", "text"))
+        _one_of("mask", mask, ("patches", "channels"))
+        if not 0 <= alpha <= beta:
+            raise ValueError(f"the margins must satisfy 0 <= alpha <= beta, got alpha={alpha} and beta={beta}")
+        if not 0 < mask_ratio < 1 or clusters < 2 or mu <= 0:
+            raise ValueError(f"mask_ratio in (0, 1), clusters >= 2 and mu > 0, got {mask_ratio}, {clusters} and {mu}")
+        self.weights = dict(STAGE_2)
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.learnable_temperature = learnable_temperature
+        self.temperature_local = temperature_local  # tau_3
+        self.project_tokens = project_tokens
+        self.clusters = clusters  # K
+        self.hard_negatives = hard_negatives
+        self.mu = mu
+        self.mask_false_negatives = mask_false_negatives
+        self.false_negatives = false_negatives
+        self.alpha, self.beta = alpha, beta
+        self.mask, self.mask_ratio = mask, mask_ratio
+
+        log_temperature = torch.tensor(math.log(temperature_global))  # tau_1
+        if learnable_temperature:
+            self.log_temperature = nn.Parameter(log_temperature)
+        else:
+            self.register_buffer("log_temperature", log_temperature)
+        image_width, text_width = image_encoder.width, text_encoder.width
+        # "We use four Multi-Layer Perceptrons (MLPs) to map f^I_ip, f^R_im and f^I_i, f^R_i to the same dimension D"
+        self.patch_projection = projection_head(image_width, dim, projection_layers)
+        self.sentence_projection = projection_head(text_width, dim, projection_layers)
+        self.image_projection = projection_head(image_width, dim, projection_layers)
+        self.image_pool = AttentionPool(image_width, heads=8, grid=image_encoder.grid)
+        self.report_projection: nn.Module = nn.Identity()
+        if not project_tokens:
+            self.report_projection = projection_head(text_width, dim, projection_layers)
+        self.report_pool = AttentionPool(dim if project_tokens else text_width, heads=8)
+        self.cross_attention = SigmoidCrossAttention(dim, normalise_attention)
+        self.online = OnlineCentres(dim, clusters) if clustering == "online" else None
+        self.predictor = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(inplace=True), nn.Linear(dim // 2, dim))
+        self.decoder = ConvDecoder(2 * dim, decoder_widths, image_size)
+
+    # The two towers, each of which can be called alone.
+
+    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+        """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
+        features = self.image_encoder(images)
+        pooled = self.image_pool(features.patches, grid=features.grid)
+        return features, self.image_projection(pooled), self.patch_projection(features.patches)
+
+    def encode_text(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor]:
+        """Reports to features, ``(B, D)`` global and ``(N, D)`` sentence embeddings."""
+        features = self.text_encoder(reports)
+        if self.project_tokens:
+            tokens = F.normalize(self.sentence_projection(features.tokens), dim=-1)
+            sentences = sentence_means(tokens, reports.sentence_of_token, reports.sentence_count)
+            pooled_from = sentences
+        else:
+            sentences = self.sentence_projection(features.sentences)
+            pooled_from = features.sentences
+        padded, mask = pad_sentences(pooled_from, reports, len(reports.token_ids))
+        return features, self.report_projection(self.report_pool(padded, mask)), sentences
+
+    def attend(self, images: Tensor, reports: Reports) -> CrossModal:
+        """Eqs. 5-6 for B pairs."""
+        return self.cross_attention(self.encode_image(images)[2], self.encode_text(reports)[2], reports)
+
+    # The objective, Eq. 13.
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """B pairs to the weighted terms of the stage: scalars that add up to the loss of Eq. 13."""
+        assert batch.reports is not None
+        wanted = {name for name, weight in self.weights.items() if weight}
+        _, image, patches = self.encode_image(batch.image)
+        _, report, sentences = self.encode_text(batch.reports)
+        terms: dict[str, Tensor] = {}
+        if "global" in wanted:
+            terms["global"] = self.global_loss(image, report)
+        if wanted - {"global"}:
+            cross = self.cross_attention(patches, sentences, batch.reports)
+            if wanted & {"report", "margin"}:
+                report_loss, margin = self.report_losses(sentences, cross.image_to_report, batch)
+                terms |= {"report": report_loss, "margin": margin}
+            if "image" in wanted:
+                terms["image"] = self.image_loss(patches, cross.report_to_image)
+            if "reconstruction" in wanted:
+                terms["reconstruction"] = self.reconstruction_loss(patches, cross.report_to_image, batch)
+        return {name: self.weights[name] * term for name, term in terms.items() if name in wanted}
+
+    def global_loss(self, image: Tensor, report: Tensor) -> Tensor:
+        """Eqs. 1-4: InfoNCE over the pairs of all processes, equally many on each, both directions summed."""
+        log_temperature: Tensor = self.log_temperature
+        if self.learnable_temperature:
+            log_temperature = log_temperature.clamp(math.log(0.01), 0.0)
+        temperature = log_temperature.exp()
+        positive = world()[0] * len(image) + torch.arange(len(image), device=image.device)
+        image_to_report = info_nce(image, gather(report), temperature, positive)
+        report_to_image = info_nce(report, gather(image), temperature, positive)
+        return image_to_report.mean() + report_to_image.mean()
+
+    def find_clusters(self, cross_modal: Tensor, keys: Tensor, seed: int) -> Clusters:
+        """Clusters of the ``(N, D)`` f^{I->R} of the batch; ``keys (N,)`` say which sentences they belong to.
+
+        "We cluster all the sentence cross-modal representations f^{I->R} into K clusters."
+        """
+        if self.online is not None:
+            bank: Clusters = self.online(cross_modal, seed, keys)
+            return bank
+        # At least two clusters: with one there would be no second-nearest centre to take for a hard negative.
+        clusters = max(2, min(self.clusters, len(cross_modal) // 2))
+        return spherical_kmeans(cross_modal, clusters, seed, keys)
+
+    def report_losses(self, sentences: Tensor, cross_modal: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Eq. 7 and Eq. 9 from one N x N and one N x K matrix of cosines.
+
+        Args:
+            sentences: ``(n, D)`` this process's f^R, the anchors.
+            cross_modal: ``(n, D)`` their f^{I->R}; those of all processes are the candidates.
+        """
+        assert batch.reports is not None
+        sizes = row_counts(len(sentences), sentences.device)
+        candidates = gather(cross_modal, sizes)  # (N, D)
+        keys = gather(batch.reports.sentence_key, sizes)
+        positive = sum(sizes[: world()[0]]) + torch.arange(len(sentences), device=sentences.device)
+        similarity = cosine(sentences, candidates)  # (n, N)
+        positive_similarity = similarity.gather(1, positive[:, None])[:, 0]
+
+        if self.hard_negatives == "none":
+            nce = F.cross_entropy(similarity / self.temperature_local, positive, reduction="sum")
+            return mean_over_all(nce, len(sentences)), similarity.new_zeros(())
+
+        centres, assignment, exist = self.find_clusters(candidates.detach(), keys, batch.seed)
+        centre_similarity = cosine(sentences, centres)  # (n, K)
+        if centre_similarity.shape[1] < 2:  # a batch of one sentence: no negatives of any kind
+            return (similarity * 0).sum(), (similarity * 0).sum()
+        nearest, hardest = rank_centres(centre_similarity)
+        pairs = false_negative_mask(nearest, assignment, positive)  # (n, N)
+        nce = cluster_guided_nce(
+            similarity,
+            centre_similarity,
+            positive,
+            self.temperature_local,
+            self.mu,
+            self.hard_negatives,
+            hard_counts=count(gather(hardest, sizes), len(centres)),
+            excluded=pairs if self.mask_false_negatives else None,
+            exist=exist,
+        )
+        pair_count: Tensor | int
+        if self.false_negatives == "cross_modal":
+            pair_count = pairs.sum()
+        else:
+            # The released code pairs sentences by *their* nearest centres and averages over every pair of the batch.
+            # Its Delta is the paper's all the same: cosines of a sentence with cross-modal representations.
+            pairs = false_negative_mask(nearest, gather(nearest, sizes), positive)
+            pairs = pairs if exist is None else pairs & exist
+            pair_count = len(sentences) * len(candidates)
+        margin = bidirectional_margin(similarity, positive_similarity, pairs, self.alpha, self.beta)
+        return mean_over_all(nce.sum(), len(sentences)), mean_over_all(margin.sum(), pair_count)
+
+    def image_loss(self, patches: Tensor, report_to_image: Tensor) -> Tensor:
+        """Eq. 10: SimSiam between patches and what the report says of them, mean over B x P."""
+        there = simsiam(self.predictor(patches), report_to_image)
+        back = simsiam(self.predictor(report_to_image), patches)
+        return 0.5 * there.mean() + 0.5 * back.mean()
+
+    def reconstruct(self, patches: Tensor, report_to_image: Tensor, rows: Tensor, seed: int) -> Tensor:
+        """CM-MIR: ``(B, P, D)`` twice to ``(B, 1, H, W)``. The mask belongs to (seed, row), so it can be drawn
+        again."""
+        ratio, (size, places, width) = self.mask_ratio, patches.shape
+        draws = places if self.mask == "patches" else width
+        kept = (keyed_uniform(seed, rows, draws) >= ratio).to(patches.dtype)  # "mask with a probability of 50%"
+        kept = kept[:, :, None] if self.mask == "patches" else kept[:, None, :]
+        fused = torch.cat([report_to_image, patches * kept], dim=-1)  # (B, P, 2D)
+        return self.decoder(fused.transpose(1, 2).reshape(size, 2 * width, *self.image_encoder.grid))
+
+    def reconstruction_loss(self, patches: Tensor, report_to_image: Tensor, batch: Batch) -> Tensor:
+        """Eq. 12, the L1 as a mean over pixels: in units of the film's range [-1, 1]."""
+        painted = self.reconstruct(patches, report_to_image, batch.rows, batch.seed)
+        return F.l1_loss(painted.float(), batch.image)
+
+    def after_step(self) -> None:
+        """Move what moves without gradient: the bank of centres, where there is one."""
+        if self.online is not None:
+            self.online.after_step()
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{what} must be one of {', '.join(known)}, got '{value}'")
