@@ -1,0 +1,73 @@
+"""Area under the ROC curve, and its bootstrap interval."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """AUROC for many weightings of the same samples at once: a bootstrap is one call.
+
+    It is the probability that a positive scores above a negative, ties counted half (Mann and Whitney).
+
+    Args:
+        labels: ``(n,)`` 1 positive, 0 negative.
+        scores: ``(n,)`` any scale.
+        weights: ``(draws, n)`` how often each sample counts; once by default.
+    Returns:
+        ``(draws,)`` in [0, 1]; NaN where a draw has no positive or no negative.
+    """
+    weights = np.ones((1, len(labels))) if weights is None else np.asarray(weights, dtype=np.float64)
+    _, rank = np.unique(scores, return_inverse=True)
+    positive = np.asarray(labels) == 1
+    order = np.argsort(rank, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(rank[order]) > 0])  # of each group of equal scores
+    of_positives = np.add.reduceat(np.where(positive, weights, 0.0)[:, order], starts, axis=1)
+    of_negatives = np.add.reduceat(np.where(positive, 0.0, weights)[:, order], starts, axis=1)
+    below = np.cumsum(of_negatives, axis=1) - 0.5 * of_negatives
+    pairs = of_positives.sum(1) * of_negatives.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, (of_positives * below).sum(1) / pairs, np.nan)
+
+
+def macro_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Mean AUROC over the classes that can be scored; unknown labels (NaN) do not count.
+
+    Args:
+        labels: ``(n, C)`` 1, 0 or NaN.
+        scores: ``(n, C)``.
+        weights: ``(draws, n)``, as in :func:`auroc`.
+    Returns:
+        ``(draws,)``. A class with no positives or no negatives is left out of the mean, never counted as 0; a draw in
+        which none can be scored is NaN.
+    """
+    per_class = []
+    for column in range(labels.shape[1]):
+        known = ~np.isnan(labels[:, column])
+        known_weights = None if weights is None else weights[:, known]
+        per_class.append(auroc(labels[known, column], scores[known, column], known_weights))
+    stacked = np.stack(per_class)
+    counted = ~np.isnan(stacked)
+    return np.where(counted.any(0), np.where(counted, stacked, 0).sum(0) / counted.sum(0).clip(1), np.nan)
+
+
+def bootstrap_weights(groups: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """How often each sample counts in each draw, whole groups (patients) being drawn with replacement.
+
+    Args:
+        groups: ``(n,)`` the patient of each sample.
+        draws: how many.
+        seed: of the draws.
+    Returns:
+        ``(draws, n)`` float64.
+    """
+    _, member = np.unique(groups, return_inverse=True)
+    count = member.max() + 1
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    return drawn[:, member].astype(np.float64)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of bootstrap values (percentile method), NaN left out."""
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)

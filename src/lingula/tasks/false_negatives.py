@@ -1,0 +1,76 @@
+"""False negatives: how many of a batch's negatives mean the same as the anchor, and how many the clusters catch.
+
+The paper takes the members of the cluster nearest to a sentence for its false negatives (CM-CGNS, the text above Eq.
+8). On a corpus that knows what each sentence means, that is a detector whose precision and recall can be measured.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import torch
+
+from lingula.data.loader import Loader
+from lingula.losses.cluster_guided import false_negative_mask
+from lingula.losses.cosine import cosine
+
+higher_is_better = {"precision": True, "recall": True}
+
+
+@torch.inference_mode()
+def false_negatives(method: Any, loader: Loader) -> dict[str, float]:
+    """Share of false negatives among all (anchor, negative) pairs of a batch, and how well they are detected.
+
+    Args:
+        method: with ``encode_image``, ``encode_text``, ``cross_attention`` and ``find_clusters``.
+        loader: its batch size is the one to know the share for. The corpus must know its sentences' meanings.
+    Returns:
+        ``share``; ``precision`` and ``recall`` of the clusters; ``string_precision`` and ``string_recall`` of plain
+        equality of the texts, for comparison; ``same_report``: the share of the clusters' pairs that stand in one
+        report; ``pairs``. All NaN where no meanings are known.
+    """
+    nothing = dict.fromkeys(
+        ("share", "precision", "recall", "string_precision", "string_recall", "same_report"), float("nan")
+    )
+    if loader.meaning is None:
+        return {**nothing, "pairs": 0.0}
+    texts = torch.from_numpy(pd.factorize(pd.Series([s for report in loader.corpus.reports for s in report]))[0])
+    method.eval()
+    pairs = false = caught = caught_false = equal = equal_false = together = 0.0
+    for batch in loader:
+        reports = batch.reports
+        assert reports is not None
+        assert reports.meaning is not None
+        sentences = method.encode_text(reports)[2]
+        if len(sentences) < 4:
+            continue
+        patches = method.encode_image(batch.image)[2]
+        cross_modal = method.cross_attention(patches, sentences, reports).image_to_report
+        centres, assignment, *_ = method.find_clusters(cross_modal, reports.sentence_key, batch.seed)
+        own = torch.arange(len(sentences), device=sentences.device)
+        detected = false_negative_mask(cosine(sentences, centres).argmax(1), assignment, own)
+        others = own[:, None] != own
+        same = (reports.meaning[:, None] == reports.meaning) & (reports.meaning >= 0) & others
+        text = texts.to(sentences.device)[reports.sentence_key]
+        same_text = (text[:, None] == text) & others
+        pairs += float(others.sum())
+        false += float(same.sum())
+        caught += float(detected.sum())
+        caught_false += float((detected & same).sum())
+        equal += float(same_text.sum())
+        equal_false += float((same_text & same).sum())
+        together += float((detected & (reports.report_of_sentence[:, None] == reports.report_of_sentence)).sum())
+
+    def ratio(part: float, whole: float) -> float:
+        return part / whole if whole else float("nan")
+
+    return {
+        "share": ratio(false, pairs),
+        "precision": ratio(caught_false, caught),
+        "recall": ratio(caught_false, false),
+        "string_precision": ratio(equal_false, equal),
+        "string_recall": ratio(equal_false, false),
+        "same_report": ratio(together, caught),
+        "pairs": pairs,
+    }

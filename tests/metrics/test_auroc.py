@@ -1,0 +1,54 @@
+"""AUROC and its bootstrap against scikit-learn and closed forms."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from lingula.metrics.auroc import auroc, bootstrap_weights, interval, macro_auroc
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_equals_scikit_learn_with_weights_and_ties(ties):
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, 300), rng.normal(size=300)
+    if ties:
+        scores = np.round(scores)
+    weights = rng.integers(0, 4, (5, 300)).astype(float)
+    expected = [roc_auc_score(labels, scores, sample_weight=w) for w in weights]
+    np.testing.assert_allclose(auroc(labels, scores, weights), expected, atol=1e-12)
+    np.testing.assert_allclose(auroc(labels, scores), [roc_auc_score(labels, scores)], atol=1e-12)
+
+
+def test_closed_forms():
+    assert auroc(np.array([0, 0, 1, 1]), np.array([1, 2, 3, 4]))[0] == 1.0
+    assert auroc(np.array([1, 1, 0, 0]), np.array([1, 2, 3, 4]))[0] == 0.0
+    assert auroc(np.array([1, 0, 1, 0]), np.zeros(4))[0] == 0.5
+    assert np.isnan(auroc(np.ones(4), np.arange(4.0))[0])
+
+
+def test_macro_leaves_out_classes_that_cannot_be_scored_and_unknown_labels():
+    labels = np.array([[1, 0, np.nan], [0, 0, 1], [1, 0, 0], [0, 0, 1]], dtype=float)
+    scores = np.array([[4, 0, 9], [1, 0, 3], [3, 0, 1], [2, 0, 2]], dtype=float)
+    assert macro_auroc(labels, scores)[0] == 1.0  # classes 1 and 3 are perfect; class 2 has no positive: not a 0
+    first = roc_auc_score(labels[:, 0], -scores[:, 0])
+    assert macro_auroc(labels, scores * [-1, 1, 1])[0] == pytest.approx((first + 1.0) / 2)
+
+
+def test_bootstrap_draws_whole_patients():
+    weights = bootstrap_weights(np.array(["a", "a", "b", "c", "c"]), draws=2000, seed=0)
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3] == weights[:, 4]).all()
+    assert (weights[:, [0, 2, 3]].sum(1) == 3).all()
+    np.testing.assert_allclose(weights.mean(0), 1.0, atol=0.1)
+
+
+def test_interval_covers_the_truth_as_often_as_it_says():
+    # Scores of positives are N(1, 1), of negatives N(0, 1): the true AUROC is Phi(1 / sqrt 2) = 0.7602.
+    rng = np.random.default_rng(1)
+    covered = 0
+    for trial in range(200):
+        labels = np.r_[np.ones(60), np.zeros(60)]
+        scores = np.r_[rng.normal(1, 1, 60), rng.normal(0, 1, 60)]
+        low, high = interval(auroc(labels, scores, bootstrap_weights(np.arange(120), 200, trial)))
+        covered += low <= 0.7602 <= high
+    assert 0.89 <= covered / 200 <= 0.985
