@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -116,4 +117,27 @@ def tiny() -> SimpleNamespace:
     """``tiny.batch((2, 1, 3))``, ``tiny.encoders()``, and what can be done to a batch."""
     return SimpleNamespace(
         batch=make_batch, encoders=make_encoders, take=take, pad=pad, double=as_double, image_size=IMAGE_SIZE
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a prepared corpus: 24, 8 and 16 synthetic films of 48 pixels. Read it only."""
+    from lingula.corpora.synthetic import Synthetic
+    from lingula.data.prepared import prepare
+
+    folder = tmp_path_factory.mktemp("tiny") / "corpus"
+    prepare(Synthetic(train=24, val=8, test=16, film_size=48), folder, 48, workers=0, log=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run of a few steps in both stages. Read it only."""
+    from lingula.commands.pretrain import pretrain
+
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    options = {"dim": 32, "decoder_widths": [8, 8]}
+    return pretrain(
+        tiny_corpus, run, recipe="scratch", image_size=48, batch_size=8, options=options, epochs=[2, 1], quiet=True
     )

@@ -79,7 +79,7 @@ def test_every_field_of_a_study(folder: Path) -> None:
     assert [row.split for row in (first, second, third)] == ["train", "val", "test"]
     # the first row has three line breaks in its report, so the second starts on line 6
     assert [row.row for row in (first, second, third)] == [f"row {n} of reports.csv" for n in (2, 6, 7)]
-    assert reader(folder, **FULL).label_groups == {"class": ["healthy", "ill"]}
+    assert reader(folder, **FULL).label_groups == {"kind": ["healthy", "ill"]}
 
 
 def test_the_rows_are_the_lines_where_they_start(folder: Path) -> None:
@@ -244,7 +244,7 @@ def test_prepared(folder: Path, tmp_path: Path) -> None:
     table = reader(folder, **{**FULL, "patient_column": None}, name="three", licence="CC0")
     corpus = prepare(table, tmp_path / "out", size=16, workers=0, log=lines.append)
     assert lines[0] == "three: no patient_column given: each row counts as its own patient"
-    assert (corpus.name, corpus.meta["licence"], corpus.label_groups) == ("three", "CC0", {"class": ["healthy", "ill"]})
+    assert (corpus.name, corpus.meta["licence"], corpus.label_groups) == ("three", "CC0", {"kind": ["healthy", "ill"]})
     np.testing.assert_array_equal(corpus.pixels[2], letterbox(np.full((20, 10), 100, np.uint8), 16)[0])
     assert corpus.index["split"].tolist() == ["train", "val", "test"]
     (folder / "m.csv").write_text("image\nz.png\n")
@@ -310,12 +310,12 @@ def test_kermany_cxr() -> None:
     """Class counts as the corpus's own description states them."""
     folder = real("kermany_cxr")
     table = CsvTable(folder, folder / "labels.csv", labels=["pneumonia"], class_column="label", **COMMON)
-    assert table.label_groups == {"class": ["bacterial_pneumonia", "normal", "viral_pneumonia"]}
+    assert table.label_groups == {"label": ["bacterial_pneumonia", "normal", "viral_pneumonia"]}
     studies = [row for row in table.studies() if isinstance(row, Study)]
     assert len(studies) == 4643
     assert len({row.patient_id for row in studies}) == 2464
     for split, counts in {"train": (1553, 879, 818), "val": (212, 125, 126), "test": (431, 252, 247)}.items():
         rows = [row for row in studies if row.split == split]
-        assert tuple(sum(row.labels[name] for row in rows) for name in table.label_groups["class"]) == counts
+        assert tuple(sum(row.labels[name] for row in rows) for name in table.label_groups["label"]) == counts
     assert all(row.labels["pneumonia"] == 1 - row.labels["normal"] for row in studies)
     assert all(Path(str(row.image)).is_file() for row in studies[::100])

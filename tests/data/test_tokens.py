@@ -50,7 +50,7 @@ def test_every_token_knows_its_sentence(tokenizer):
 def test_keys_belong_to_sentences_not_to_batches(tokenizer):
     tokens = tokenise(REPORTS, tokenizer)
     both = collate_reports(tokens, np.array([3, 0])).sentence_key.tolist()
-    assert both == collate_reports(tokens, np.array([3])).sentence_key.tolist() + [0, 1]
+    assert both == [*collate_reports(tokens, np.array([3])).sentence_key.tolist(), 0, 1]
     assert len(set(both)) == 5
 
 

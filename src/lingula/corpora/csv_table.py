@@ -30,7 +30,6 @@ SPLIT_NAMES = {
 }
 SPLIT_OF = {written: split for split, names in SPLIT_NAMES.items() for written in names.split()}
 LABEL_VALUES = (0.0, 1.0, -1.0)
-CLASSES = "class"  # the label group that class_column makes
 
 
 @dataclass
@@ -88,8 +87,8 @@ class CsvTable:
 
     @property
     def label_groups(self) -> dict[str, list[str]]:
-        """The classes of ``class_column``, which exclude each other, sorted; empty without one."""
-        return {CLASSES: self._open().classes} if self.class_column else {}
+        """The classes of ``class_column``, which exclude each other, sorted, under its name; empty without one."""
+        return {self.class_column: self._open().classes} if self.class_column else {}
 
     @property
     def remarks(self) -> list[str]:

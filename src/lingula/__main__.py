@@ -1,0 +1,5 @@
+"""``python -m lingula`` is ``lingula``."""
+
+from lingula.cli import main
+
+main()

@@ -1,0 +1,227 @@
+"""Models for people: build one, load one, ask it. Floor 4, like the commands: it knows methods by name.
+
+Example (also in the README)::
+
+    import lingula
+
+    model = lingula.load("runs/demo")
+    model.encode_image("film.png").embedding          # (1, D)
+    model.encode_text("No effusion. Heart size is normal.").sentences[0]   # (2, D)
+    model.attend("film.png", "There is a large left effusion.").maps      # (1, H, W) on the film's own pixels
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lingula.checkpoint import load_weights, read_run
+from lingula.data.image import Geometry, letterbox, read_square
+from lingula.data.loader import collate_reports
+from lingula.data.text import report_sentences
+from lingula.data.tokens import load_tokenizer, tokenise
+from lingula.data.transforms import centre_corners, crop, to_unit_range
+from lingula.methods import METHODS
+from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.text_encoders import TextEncoder
+from lingula.registry import UserError, check_options
+
+Film: TypeAlias = str | Path | np.ndarray
+
+
+@dataclass
+class EncodedImages:
+    """``embedding (B, D)``, ``patches (B, P, D)``, ``features (B, C)`` mean-pooled (what a probe reads), ``grid``."""
+
+    embedding: Tensor
+    patches: Tensor
+    features: Tensor
+    grid: tuple[int, int]
+
+
+@dataclass
+class EncodedReports:
+    """``embedding (B, D)``; for each report its ``sentences (S, D)`` and their ``texts``."""
+
+    embedding: Tensor
+    sentences: list[Tensor]
+    texts: list[list[str]]
+
+
+@dataclass
+class Attention:
+    """Where each sentence of a report looks.
+
+    Attributes:
+        texts: the S sentences.
+        weights: ``(S, P)`` in (0, 1), one a patch.
+        grid: ``(h, w)`` of the patches.
+        maps: ``(S, H, W)`` the weights on the film's own pixels, bilinear; NaN where the encoder never saw the film.
+    """
+
+    texts: list[str]
+    weights: Tensor
+    grid: tuple[int, int]
+    maps: np.ndarray
+
+
+def build_method(
+    name: str,
+    options: dict[str, Any],
+    image_encoder: str,
+    text_config: Any,
+    image_size: int,
+    pretrained_image: bool = False,
+    text_weights: str | None = None,
+) -> nn.Module:
+    """A method on its two towers, with fresh or published weights.
+
+    Raises:
+        UserError: for an unknown method, encoder or option, or a value that the method refuses.
+    """
+    factory = METHODS[name]
+    check_options(f"method '{name}'", factory, options)
+    image = ImageEncoder(image_encoder, image_size, pretrained_image)
+    text = TextEncoder(text_config, text_weights)
+    try:
+        method: nn.Module = factory(image, text, image_size, **options)
+    except (TypeError, ValueError) as err:
+        raise UserError(f"method '{name}': {err}") from err
+    return method
+
+
+def method_of(run: Path | str) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """The method of a run with *untrained* weights, its tokenizer, and its ``run.json``."""
+    from transformers import AutoConfig
+
+    run = Path(run)
+    made = read_run(run)
+    config = AutoConfig.from_pretrained(run / "text_encoder")
+    method = build_method(made["method"], made["options"], made["image_encoder"], config, made["image_size"])
+    return method, load_tokenizer(run / "tokenizer"), made
+
+
+def load(run: Path | str, device: str | torch.device = "cpu") -> Model:
+    """The trained model of a run, in evaluation mode.
+
+    Args:
+        run: the folder that ``lingula pretrain --out`` wrote.
+        device: where it shall live.
+    Raises:
+        UserError: if the folder holds no run, or no checkpoint.
+    """
+    method, tokenizer, made = method_of(run)
+    made = {**made, "checkpoint_sha256": load_weights(Path(run), method)}
+    return Model(method.to(device).eval(), tokenizer, made, torch.device(device))
+
+
+class Model:
+    """A method, its tokenizer and how films are prepared for it.
+
+    Attributes:
+        method: the ``nn.Module``.
+        tokenizer: of its text encoder.
+        made: ``run.json``, and ``checkpoint_sha256``.
+        device: where it lives.
+    """
+
+    def __init__(self, method: nn.Module, tokenizer: Any, made: dict[str, Any], device: torch.device) -> None:
+        self.method: Any = method
+        self.tokenizer = tokenizer
+        self.made = made
+        self.device = device
+
+    @torch.inference_mode()
+    def encode_image(self, images: Film | Sequence[Film]) -> EncodedImages:
+        """Embed films: paths (JPEG, PNG, DICOM) or ``(H, W)`` uint8 arrays, one or several.
+
+        Raises:
+            UserError: for a file that cannot be read.
+        """
+        films = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
+        batch = torch.cat([self._prepare(film)[0] for film in films])
+        features, embedding, patches = self.method.encode_image(batch.to(self.device))
+        return EncodedImages(embedding, patches, features.pooled, features.grid)
+
+    @torch.inference_mode()
+    def encode_text(self, reports: str | Sequence[str]) -> EncodedReports:
+        """Embed reports, one or several; each is split into sentences as in training.
+
+        Raises:
+            UserError: for a report without a sentence of two words.
+        """
+        split, tokenised = self._reports([reports] if isinstance(reports, str) else list(reports))
+        _, embedding, sentences = self.method.encode_text(tokenised)
+        counts = torch.bincount(tokenised.report_of_sentence, minlength=len(split)).tolist()
+        return EncodedReports(embedding, list(sentences.split(counts)), split)
+
+    @torch.inference_mode()
+    def attend(self, image: Film, report: str) -> Attention:
+        """Where each sentence of a report looks on a film.
+
+        Raises:
+            UserError: as :meth:`encode_image` and :meth:`encode_text`.
+        """
+        film, geometry = self._prepare(image)
+        (texts,), tokenised = self._reports([report])
+        weights = self.method.attend(film.to(self.device), tokenised).sentence_weights.float().cpu()
+        grid = self.method.image_encoder.grid
+        room = self.made["resize_to"] - self.made["image_size"]
+        maps = on_original(weights.unflatten(1, grid), geometry, self.made["image_size"], room // 2)
+        return Attention(texts, weights, grid, maps)
+
+    def _prepare(self, film: Film) -> tuple[Tensor, Geometry]:
+        size = self.made["resize_to"]
+        square, geometry = letterbox(film, size) if isinstance(film, np.ndarray) else read_square(film, size)
+        room = self.made["resize_to"] - self.made["image_size"]
+        corners = centre_corners(1, room, torch.device("cpu"))
+        return to_unit_range(crop(torch.from_numpy(square)[None], corners, self.made["image_size"]))[:, None], geometry
+
+    def _reports(self, reports: list[str]) -> tuple[list[list[str]], Any]:
+        split = [report_sentences(report) for report in reports]
+        for report, sentences in zip(reports, split, strict=True):
+            if not sentences:
+                raise UserError(f"no sentence of two words or more in the report {report!r}")
+        tokens = tokenise(split, self.tokenizer, self.method.text_encoder.max_tokens)
+        kept = [sentences[:count] for sentences, count in zip(split, tokens.sentences, strict=True)]
+        return kept, collate_reports(tokens, np.arange(len(split))).to(self.device)
+
+
+def on_original(maps: Tensor, geometry: Geometry, image_size: int, offset: int) -> np.ndarray:
+    """Maps on the encoder's grid, drawn on the film's own pixels.
+
+    Args:
+        maps: ``(S, h, w)`` on the grid.
+        geometry: how the film became the prepared square.
+        image_size: pixels of the crop that the encoder saw.
+        offset: of that crop in the prepared square, pixels.
+    Returns:
+        ``(S, H, W)`` float32, NaN where the film lies outside the crop.
+    """
+    seen = torch.nn.functional.interpolate(maps[:, None].float(), (image_size, image_size), mode="bilinear")[:, 0]
+
+    def places(pixels: int, pad: float) -> np.ndarray:
+        """Crop pixel under the centre of each original pixel."""
+        return np.floor((np.arange(pixels) + 0.5) * geometry.scale + pad - offset).astype(int)
+
+    rows, columns = places(geometry.height, geometry.pad_y), places(geometry.width, geometry.pad_x)
+    inside = ((rows >= 0) & (rows < image_size))[:, None] & ((columns >= 0) & (columns < image_size))
+    drawn = seen.numpy()[:, rows.clip(0, image_size - 1)[:, None], columns.clip(0, image_size - 1)]
+    return np.where(inside, drawn, np.nan).astype(np.float32)
+
+
+def fresh(model: Model, seed: int) -> Model:
+    """The same architecture with random weights: the baseline that every measurement stands beside."""
+    torch.manual_seed(seed)
+    config = copy.deepcopy(model.method.text_encoder.backbone.config)
+    made = model.made
+    method = build_method(made["method"], made["options"], made["image_encoder"], config, made["image_size"])
+    made = {**made, "checkpoint_sha256": f"random-{seed}"}
+    return Model(method.to(model.device).eval(), model.tokenizer, made, model.device)

@@ -1,0 +1,58 @@
+"""``lingula list``: what there is."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import Any, Literal
+
+
+def list_parts(what: Literal["methods", "corpora", "tasks"], json: bool = False) -> None:
+    """List the methods, corpora or tasks.
+
+    Args:
+        what: `methods`, `corpora` or `tasks`.
+        json: print JSON, with options and recipes, instead of a line each (this imports the parts: seconds, not one).
+    """
+    from lingula.corpora import CORPORA
+    from lingula.methods import METHODS
+    from lingula.tasks import TASKS
+
+    registry = {"methods": METHODS, "corpora": CORPORA, "tasks": TASKS}[what]
+    if not json:
+        for name in registry:
+            print(f"{name:<18} {summary(registry.paths[name])}")
+        return
+    print(json_module.dumps({name: describe(registry[name]) for name in registry}, indent=2))
+
+
+def summary(path: str) -> str:
+    """The first line of a part's file, read without importing it."""
+    import ast
+    import importlib.util
+    from pathlib import Path
+
+    spec = importlib.util.find_spec(path.partition(":")[0])
+    assert spec is not None
+    assert spec.origin is not None
+    doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return doc.splitlines()[0]
+
+
+def describe(part: Any) -> dict[str, Any]:
+    """A part's options with their defaults, and its recipes."""
+    import dataclasses
+    import inspect
+
+    from lingula.results import plain
+
+    towers = ("self", "image_encoder", "text_encoder", "image_size", "method", "loader")
+    options = {
+        name: None if parameter.default is inspect.Parameter.empty else parameter.default
+        for name, parameter in inspect.signature(part).parameters.items()
+        if name not in towers
+    }
+    described: dict[str, Any] = {"summary": (part.__doc__ or "").strip().splitlines()[0], "options": options}
+    if hasattr(part, "recipes"):
+        described["recipes"] = {name: dataclasses.asdict(recipe) for name, recipe in part.recipes.items()}
+    result: dict[str, Any] = json_module.loads(json_module.dumps(plain(described), default=str))
+    return result

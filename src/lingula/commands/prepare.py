@@ -1,0 +1,39 @@
+"""``lingula prepare CORPUS``: from a raw download to a prepared corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lingula.corpora import CORPORA
+
+
+def prepare(
+    corpus: Any,
+    out: Path,
+    size: int = 256,
+    workers: int | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    skip_bad_rows: bool = False,
+) -> None:
+    """Read a corpus once into an index and memory-mapped pixels.
+
+    Args:
+        corpus: the reader.
+        out: folder of the prepared corpus. Preparing twice is a no-op; an interrupted preparation goes on.
+        size: films become squares of this many pixels, aspect kept, padded with black.
+        workers: processes that decode; all cores by default.
+        val_fraction: share of the patients for validation, where the corpus has no split of its own.
+        test_fraction: share of the patients for the test, where the corpus has no split of its own.
+        split_seed: of that draw.
+        skip_bad_rows: leave out rows with a missing or unreadable film or an empty report, one line each, instead of
+            stopping at the first.
+    """
+    from lingula.data.prepared import prepare as prepare_corpus
+
+    prepare_corpus(corpus, out, size, workers, val_fraction, test_fraction, split_seed, skip_bad_rows)
+
+
+prepare.choices = CORPORA  # type: ignore[attr-defined]

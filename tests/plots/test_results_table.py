@@ -1,0 +1,28 @@
+from lingula.plots.results_table import in_words, result_tables
+
+
+def test_results_of_another_checkpoint_are_counted_not_shown():
+    rows = [
+        {
+            "task": "classification",
+            "encoder": "random",
+            "checkpoint": "random-0",
+            "fraction": 0.1,
+            "seed": 0,
+            "auroc": 0.6,
+        },
+        {"task": "classification", "encoder": "cm-cgns", "checkpoint": "old", "fraction": 0.1, "seed": 0, "auroc": 0.7},
+        {"task": "classification", "encoder": "cm-cgns", "checkpoint": "new", "fraction": 0.1, "seed": 0, "auroc": 0.8},
+        {"task": "classification", "encoder": "cm-cgns", "checkpoint": "new", "fraction": 0.1, "seed": 0, "auroc": 0.9},
+        {"task": "pointing", "encoder": "cm-cgns", "checkpoint": "new", "value": 0.5, "chance": None},
+        {"task": "gone", "encoder": "cm-cgns", "checkpoint": "old", "value": 0.5},
+    ]
+    probe, pointing = result_tables(rows, "new")
+    assert probe.columns == ["encoder", "fraction", "seed", "auroc"]
+    assert probe.rows == [["cm-cgns", "10%", "0", "0.900"], ["random", "10%", "0", "0.600"]]  # the last of two counts
+    assert probe.left_out == 1
+    assert (pointing.columns, pointing.rows) == (["", "cm-cgns"], [["value", "0.500"]])
+
+
+def test_numbers_in_words():
+    assert [in_words(value) for value in (None, 200.0, 0.25, 1.0, "x", 3)] == ["–", "200", "0.250", "1.000", "x", "3"]
