@@ -74,13 +74,15 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay)
+        return torch.optim.Adam(
+            parameters, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay, fused=True
+        )
     if recipe.optimizer == "adamw":
         groups: Iterable[dict[str, Any]] = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, recipe.learning_rate, recipe.betas)
+        return torch.optim.AdamW(groups, recipe.learning_rate, recipe.betas, fused=True)
     raise ValueError(f"optimizer must be adam or adamw, got '{recipe.optimizer}'")
 
 

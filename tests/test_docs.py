@@ -1,0 +1,47 @@
+"""What the README and the docs say to type works: Python examples run, command lines parse."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lingula.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+
+
+def commands() -> list[str]:
+    joined = "\n".join(block for page in PAGES for block in blocks(page, "(?:bash|sh)")).replace("\\\n", " ")
+    lines = [re.sub(r"\s+#.*", "", line).strip().removeprefix(".venv/bin/") for line in joined.splitlines()]
+    return sorted({line for line in lines if line.startswith("lingula ") and "--help" not in line})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_line_in_the_docs_parses(line, capsys):
+    arguments = shlex.split(line)[1:]
+    if arguments[-1] != "--version":
+        arguments.append("--print_config")
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code in (0, None), capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_the_python_examples_run(page, tiny_corpus, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "run").symlink_to(tiny_run)
+    (tmp_path / "demo" / "corpus").symlink_to(tiny_corpus)
+    film = np.random.default_rng(0).integers(0, 256, (300, 260), dtype=np.uint8)
+    Image.fromarray(film).save(tmp_path / "film.png")
+    space: dict = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, f"{page.name}", "exec"), space)
