@@ -35,6 +35,12 @@ def test_pointing_verdict_follows_the_numbers(value, chance, untrained, verdict)
         assert "no evidence" not in pointing_verdict(value, chance, untrained)
 
 
+def test_the_bar_to_clear_is_the_luckiest_untrained_run():
+    lucky = pointing_verdict(0.34, 0.25, 0.28, [0.23, 0.27, 0.345])
+    assert "does not point better than untrained attention (0.280, at best 0.345)" in lucky
+    assert "points better than untrained" in pointing_verdict(0.35, 0.25, 0.28, [0.23, 0.27, 0.345])
+
+
 def only(**summary):
     (tile,) = tiles(summary)
     return tile

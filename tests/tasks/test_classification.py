@@ -115,3 +115,14 @@ def test_refusals(corpus):
         LinearProbe(corpus, ["effusion"], protocol="mcga")
     with pytest.raises(UserError, match="lie in"):
         LinearProbe(corpus, ["effusion"], fractions=(10.0,))
+
+
+def test_accuracy_counts_known_labels_or_classes(corpus):
+    probe = LinearProbe(corpus, ["effusion", "nodule"])
+    targets = np.array([[1, 0], [0, np.nan], [1, 1]], dtype=float)
+    scores = np.array([[2.0, 1.0], [-1.0, 5.0], [-1.0, 3.0]])
+    assert probe._accuracy(targets, scores)[0] == pytest.approx(3 / 5)
+    weighted = probe._accuracy(targets, scores, np.array([[2, 0, 1], [0, 3, 0]]))
+    np.testing.assert_allclose(weighted, [(2 * 1 + 1 * 1) / 6, 1.0])
+    probe.exclusive = True
+    assert probe._accuracy(np.eye(3)[[0, 1, 2]], np.eye(3)[[0, 1, 1]])[0] == pytest.approx(2 / 3)

@@ -163,7 +163,8 @@ def show(summary: dict[str, Any], page: Path) -> None:
     table.add_row(
         "attention points into the finding's box",
         f"{pointed['value']:.3f}",
-        f"chance {pointed['chance']:.3f}, untrained {pointed['untrained']:.3f}",
+        f"chance {pointed['chance']:.3f}, untrained {pointed['untrained']:.3f} "
+        f"({min(pointed['untrained_runs']):.3f} to {max(pointed['untrained_runs']):.3f})",
     )
     table.add_row(
         "sentence finds its film's representation",

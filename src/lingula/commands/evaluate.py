@@ -183,9 +183,7 @@ def print_probe(found: dict[str, Any], method: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "labels", "films", "encoder", "AUROC", "95 % interval", "accuracy", "n", title="Linear probe, test split"
-    )
+    table = Table("labels", "films", "encoder", "AUROC", "accuracy", "n", title="Linear probe, test split")
     for fraction, encoders in found.items():
         for encoder in (method, "random"):
             row = encoders[encoder]
@@ -193,9 +191,9 @@ def print_probe(found: dict[str, Any], method: str) -> None:
                 f"{float(fraction):.0%}",
                 str(row["train_studies"]),
                 encoder,
-                plus_minus(row["mean"], row["sd"]),
-                f"{row['low']:.3f} to {row['high']:.3f}",
-                plus_minus(row["accuracy"], row["accuracy_sd"]),
+                f"{plus_minus(row['mean'], row['sd'])} ({row['low']:.3f}-{row['high']:.3f})",
+                f"{plus_minus(row['accuracy'], row['accuracy_sd'])}"
+                f" ({row['accuracy_low']:.3f}-{row['accuracy_high']:.3f})",
                 str(len(row["seeds"])),
             )
     Console().print(table)

@@ -107,8 +107,8 @@ def _pointing(part: dict[str, Any]) -> Tile | None:
     if value is None:
         return None
     bars = [Bar("this model", value, True)]
+    runs = [run for run in part.get("untrained_runs") or [] if run is not None]
     if untrained is not None:
-        runs = [run for run in part.get("untrained_runs") or [] if run is not None]
         spread = (min(runs), max(runs)) if len(runs) > 1 else (None, None)
         bars.append(Bar("untrained", untrained, False, *spread))
     if chance is not None:
@@ -118,18 +118,24 @@ def _pointing(part: dict[str, Any]) -> Tile | None:
         f"{value:.3f}",
         "How often the place where a sentence attends most lies in the box of the finding that it states. Untrained: "
         "the same with random weights, mean (and range) over the seeds.",
-        pointing_verdict(value, chance, untrained),
+        pointing_verdict(value, chance, untrained, runs),
         bars,
     )
 
 
-def pointing_verdict(value: float, chance: float | None, untrained: float | None) -> str:
-    """Whether the trained attention points better than untrained attention and than chance, in words."""
+def pointing_verdict(value: float, chance: float | None, untrained: float | None, runs: Sequence[float] = ()) -> str:
+    """Whether the trained attention points better than chance and than every untrained run, in words.
+
+    Untrained attention points well or badly by luck, so its mean is no bar to clear: its best run is.
+    """
     beaten: list[str] = []
     not_beaten: list[str] = []
-    for name, other in (("untrained attention", untrained), ("chance", chance)):
-        if other is not None:
-            (beaten if value > other else not_beaten).append(f"{name} ({other:.3f})")
+    if untrained is not None:
+        best = max([untrained, *runs])
+        name = f"untrained attention ({untrained:.3f}{f', at best {best:.3f}' if len(runs) > 1 else ''})"
+        (beaten if value > best else not_beaten).append(name)
+    if chance is not None:
+        (beaten if value > chance else not_beaten).append(f"chance ({chance:.3f})")
     if not beaten and not not_beaten:
         return ""
     if not not_beaten:

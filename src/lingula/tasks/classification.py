@@ -7,7 +7,7 @@ the number of the field's Table I. The encoder is frozen whole and in evaluation
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ class LinearProbe:
                     "subset_sha256": id_hash(ids),
                     "subset_ids": ids.tolist(),
                     "auroc": float(macro_auroc(targets, scores)[0]),
-                    "accuracy": self._accuracy(targets, scores),
+                    "accuracy": float(self._accuracy(targets, scores)[0]),
                     "classes_scored": int(((targets == 1).any(0) & (targets == 0).any(0)).sum()),
                     "scores": scores,
                 }
@@ -140,9 +140,14 @@ class LinearProbe:
         """
         weights = bootstrap_weights(self.patients[self.rows["test"]], draws, seed)
         targets = self.targets[self.rows["test"]]
-        per_row = np.stack([macro_auroc(targets, row["scores"], weights) for row in rows])  # (rows, draws)
-        picked = np.random.default_rng(seed + 1).integers(len(rows), size=per_row.shape)
-        low, high = interval(np.take_along_axis(per_row, picked, axis=0).mean(0))
+        picked = np.random.default_rng(seed + 1).integers(len(rows), size=(len(rows), draws))
+
+        def spread(of_row: Callable[[dict[str, Any]], np.ndarray]) -> tuple[float, float]:
+            per_row = np.stack([of_row(row) for row in rows])  # (rows, draws)
+            return interval(np.take_along_axis(per_row, picked, axis=0).mean(0))
+
+        low, high = spread(lambda row: macro_auroc(targets, row["scores"], weights))
+        accuracy_low, accuracy_high = spread(lambda row: self._accuracy(targets, row["scores"], weights))
         aurocs, accuracies = [row["auroc"] for row in rows], [row["accuracy"] for row in rows]
         return {
             "mean": float(np.mean(aurocs)),
@@ -150,17 +155,23 @@ class LinearProbe:
             "low": low,
             "high": high,
             "accuracy": float(np.mean(accuracies)),
+            "accuracy_low": accuracy_low,
+            "accuracy_high": accuracy_high,
             "accuracy_sd": float(np.std(accuracies, ddof=1)) if len(rows) > 1 else None,
             "seeds": [row["seed"] for row in rows],
             "train_studies": rows[0]["train_studies"],
         }
 
-    def _accuracy(self, targets: np.ndarray, scores: np.ndarray) -> float:
-        """Share of films whose class is right, or of known labels whose side of one half is right."""
-        if self.exclusive:
-            return float((scores.argmax(1) == np.nan_to_num(targets).argmax(1)).mean())
+    def _accuracy(self, targets: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        """Share of films whose class is right, or of known labels whose side of one half is right; ``(draws,)``."""
+        weights = np.ones((1, len(targets))) if weights is None else weights
         known = ~np.isnan(targets)
-        return float(((scores > 0) == (targets == 1))[known].mean())
+        right = (scores > 0) == (targets == 1)
+        if self.exclusive:
+            known = known.any(1, keepdims=True)
+            right = (scores.argmax(1) == np.nan_to_num(targets).argmax(1))[:, None]
+        accuracy: np.ndarray = (weights @ (right & known).sum(1)) / (weights @ known.sum(1))
+        return accuracy
 
     def _head(self, features: dict[str, np.ndarray], subset: np.ndarray, seed: int) -> np.ndarray:
         train, targets = features["train"][subset], self.targets[self.rows["train"]][subset]
