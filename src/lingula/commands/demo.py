@@ -50,7 +50,7 @@ def demo(
 
     if (run / "run.json").exists():
         raise UserError(f"{run} holds an earlier demo; delete {out} or choose another --out")
-    pretrain(corpus_folder, run, recipe="scratch", image_size=size, epochs=epochs or [5.0, 0.5], seed=seed)
+    pretrain(corpus_folder, run, recipe="scratch", image_size=size, epochs=epochs or [4.0, 0.5], seed=seed)
 
     console.rule("3  measure")
     summary = measure(run, corpus, tuple(range(subsets)))
