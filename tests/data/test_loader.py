@@ -81,3 +81,10 @@ def test_too_few_studies_and_a_crop_larger_than_the_film_are_refused(corpus, tok
         make(corpus, tokens, batch_size=64)
     with pytest.raises(UserError, match="cannot be cropped"):
         make(corpus, tokens, image_size=64)
+
+
+def test_another_seed_on_the_same_loader_is_another_order(corpus, tokens):
+    loader = make(corpus, tokens)
+    loader.batch(0)
+    loader.seed = 11  # what a new stage does
+    assert torch.equal(loader.batch(0).rows, make(corpus, tokens, seed=11).batch(0).rows)

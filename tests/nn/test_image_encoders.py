@@ -9,7 +9,13 @@ from lingula.registry import UserError
 
 @pytest.mark.parametrize(
     ("name", "size", "grid", "width"),
-    [("small_resnet", 48, (3, 3), 96), ("resnet18", 64, (2, 2), 512), ("vit_tiny_patch16_224", 32, (2, 2), 192)],
+    [
+        ("small_resnet", 48, (3, 3), 96),
+        ("resnet18", 64, (2, 2), 512),
+        ("vit_tiny_patch16_224", 32, (2, 2), 192),
+        ("deit_tiny_patch16_224", 64, (4, 4), 192),
+        ("swin_tiny_patch4_window7_224", 64, (2, 2), 768),
+    ],
 )
 def test_the_contract(name, size, grid, width):
     torch.manual_seed(0)

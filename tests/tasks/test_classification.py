@@ -1,5 +1,7 @@
 """The linear probe: subsets, heads and intervals against known truth."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -126,3 +128,20 @@ def test_accuracy_counts_known_labels_or_classes(corpus):
     np.testing.assert_allclose(weighted, [(2 * 1 + 1 * 1) / 6, 1.0])
     probe.exclusive = True
     assert probe._accuracy(np.eye(3)[[0, 1, 2]], np.eye(3)[[0, 1, 1]])[0] == pytest.approx(2 / 3)
+
+
+def test_films_of_unknown_class_are_left_out_and_not_the_first_class(corpus):
+    names = ["effusion", "nodule"]
+    probe = LinearProbe(corpus, names)
+    before = {split: len(rows) for split, rows in probe.rows.items()}
+    hidden = probe.rows["train"][::2]
+    values = corpus.labels(names).copy()
+    values[hidden] = np.nan
+    masked = copy.copy(corpus)
+    masked.labels = lambda names: values
+    masked.label_groups = {"kind": names}
+    probe = LinearProbe(masked, names)
+    assert probe.exclusive
+    assert not set(probe.rows["train"]) & set(hidden)
+    assert len(probe.rows["train"]) == before["train"] - len(hidden)
+    assert len(probe.rows["test"]) == before["test"]

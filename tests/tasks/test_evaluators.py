@@ -14,7 +14,7 @@ from lingula.data.tokens import tokenise, train_tokenizer
 from lingula.tasks.false_negatives import false_negatives
 from lingula.tasks.pointing import boxes_of_batch, cells_touched, pointing
 from lingula.tasks.retrieval import retrieval
-from lingula.tasks.swap_test import swap_test
+from lingula.tasks.swap_test import other_film, swap_test
 
 GRID = (8, 8)
 SIZE = 64
@@ -76,6 +76,7 @@ def test_an_oracle_reaches_the_ceiling_and_no_more(loader):
     assert found["recall_at_1"] == pytest.approx(found["ceiling_at_1"])
     assert found["chance_at_5"] == pytest.approx(5 / 48)
     assert found["queries"] == 48
+    assert found["recall_at_5_low"] <= found["recall_at_5"] <= found["recall_at_5_high"]
 
 
 def test_a_constant_embedding_is_chance(loader):
@@ -93,6 +94,12 @@ def test_the_swap_test_tells_who_reads_the_film(loader):
     assert reads["swapped"] < 0.1 * reads["right"]
     assert reads["sentences"] == loader.tokens.sentences[loader.rows].sum()
     assert reads["chance"] == pytest.approx(len(loader) / reads["sentences"])
+
+
+def test_films_are_swapped_between_patients():
+    assert other_film(np.array(["a", "a", "b", "c", "c"])).tolist() == [2, 2, 3, 0, 0]
+    assert other_film(np.array(["a", "a", "b"])).tolist() == [2, 2, 0]
+    assert other_film(np.array(["a", "a"])).tolist() == [-1, -1]
 
 
 def test_cells_touched_by_boxes():

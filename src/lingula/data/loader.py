@@ -99,6 +99,7 @@ class Loader:
         self.image_size, self.resize_to, self.batch_size = image_size, resize_to, batch_size
         self.training, self.seed, self.device = training, seed, torch.device(device)
         self.rank, self.processes = rank, processes
+        self._shuffled: tuple[tuple[int, int], np.ndarray] | None = None
         self.meaning = meaning_codes(corpus) if tokens is not None else None
         everyone = batch_size * processes
         self.steps = len(rows) // everyone if training else -(-len(rows) // everyone)
@@ -117,12 +118,6 @@ class Loader:
         for step in range(self.steps):
             yield self.batch(step)
 
-    def stream(self, start: int = 0) -> Iterator[Batch]:
-        """Batches without end, epoch after epoch, from the ``start``-th on."""
-        while True:
-            yield self.batch(start)
-            start += 1
-
     def batch(self, step: int) -> Batch:
         """The ``step``-th batch, counted over epochs."""
         epoch, place = divmod(step, self.steps)
@@ -139,8 +134,9 @@ class Loader:
     def _order(self, epoch: int) -> np.ndarray:
         if not self.training:
             return self.rows
-        if getattr(self, "_shuffled", (None, None))[0] != epoch:
-            self._shuffled = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.rows))
+        key = (self.seed, epoch)  # the seed too: a new stage has its own order
+        if self._shuffled is None or self._shuffled[0] != key:
+            self._shuffled = (key, np.random.default_rng(key).permutation(self.rows))
         return self._shuffled[1]
 
     def _images(self, rows: np.ndarray, keys: torch.Tensor, epoch: int) -> torch.Tensor:

@@ -165,6 +165,8 @@ class CMCGNS(nn.Module):
             raise ValueError(f"the margins must satisfy 0 <= alpha <= beta, got alpha={alpha} and beta={beta}")
         if not 0 < mask_ratio < 1 or clusters < 2 or mu <= 0:
             raise ValueError(f"mask_ratio in (0, 1), clusters >= 2 and mu > 0, got {mask_ratio}, {clusters} and {mu}")
+        if temperature_global <= 0 or temperature_local <= 0:
+            raise ValueError(f"temperatures must be positive, got {temperature_global} and {temperature_local}")
         self.weights = dict(STAGE_2)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder

@@ -1,4 +1,4 @@
-"""Area under the ROC curve, and its bootstrap interval."""
+"""Area under the ROC curve."""
 
 from __future__ import annotations
 
@@ -49,25 +49,3 @@ def macro_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | No
     stacked = np.stack(per_class)
     counted = ~np.isnan(stacked)
     return np.where(counted.any(0), np.where(counted, stacked, 0).sum(0) / counted.sum(0).clip(1), np.nan)
-
-
-def bootstrap_weights(groups: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """How often each sample counts in each draw, whole groups (patients) being drawn with replacement.
-
-    Args:
-        groups: ``(n,)`` the patient of each sample.
-        draws: how many.
-        seed: of the draws.
-    Returns:
-        ``(draws, n)`` float64.
-    """
-    _, member = np.unique(groups, return_inverse=True)
-    count = member.max() + 1
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-    return drawn[:, member].astype(np.float64)
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of bootstrap values (percentile method), NaN left out."""
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return float(low), float(high)

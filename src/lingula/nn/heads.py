@@ -16,9 +16,9 @@ class ConvDecoder(nn.Module):
     """A film from a feature map: 3x3 convolutions with bilinear doubling between them, then a head.
 
     "The fused image features are then passed through a decoder module consisting of five convolutional layers and
-    bilinear interpolation" (CM-CGNS, arXiv:2506.11674, section III-D). The head is linear and comes right after a
-    convolution's activation that keeps its sign (GELU): with a ReLU before a tanh, as in the released code, nothing
-    darker than mid-grey could be painted.
+    bilinear interpolation" (CM-CGNS, arXiv:2506.11674, section III-D). The head is linear and has a bias and signed
+    weights, so every grey can be painted: with a ReLU right before a tanh, as in the released code, nothing darker than
+    mid-grey could be.
 
     Args:
         channels: of the map.

@@ -68,14 +68,15 @@ def _timm_model(name: str, pretrained: bool, image_size: int) -> Any:
     if not timm.is_model(name):
         hint = nearest(name.split(".")[0], [SMALL_RESNET, *timm.list_models()])
         raise UserError(f"unknown image encoder '{name}'{hint}")
-    size: dict[str, Any] = {"img_size": image_size} if "vit" in name else {}
+    settings: dict[str, Any] = {"pretrained": pretrained, "in_chans": 1, "num_classes": 0}
     try:
-        return timm.create_model(name, pretrained=pretrained, in_chans=1, num_classes=0, **size)
-    except UserError:
-        raise
+        try:
+            return timm.create_model(name, **settings, img_size=image_size)
+        except TypeError:  # convolutions take any size and know no such argument
+            return timm.create_model(name, **settings)
     except Exception as err:
         if not pretrained:
-            raise
+            raise UserError(f"image encoder '{name}' cannot be built for {image_size} pixels: {err}") from err
         raise UserError(
             f"cannot get the pre-trained weights of '{name}' ({type(err).__name__}); "
             "go online once, or start from scratch with --pretrained false"
@@ -90,7 +91,7 @@ class ImageEncoder(nn.Module):
         image_size: H = W in pixels, to learn the grid from.
         pretrained: take timm's weights; the first layer is folded to one channel.
     Raises:
-        UserError: for an unknown name, or weights that cannot be had.
+        UserError: for an unknown name, weights that cannot be had, or a model that gives no map at this size.
     Attributes:
         width: C of ``pooled`` and ``patches``.
         grid: ``(h, w)`` at ``image_size``.
@@ -104,8 +105,16 @@ class ImageEncoder(nn.Module):
         self.to(memory_format=torch.channels_last)
         was_training = self.training
         self.eval()
-        with torch.no_grad():
-            self.grid = self(torch.zeros(1, 1, image_size, image_size)).grid
+        try:
+            with torch.no_grad():
+                features = self(torch.zeros(1, 1, image_size, image_size))
+        except Exception as err:
+            raise UserError(f"image encoder '{name}' cannot read films of {image_size} pixels: {err}") from err
+        self.grid = features.grid
+        if features.patches.shape[1:] != (self.grid[0] * self.grid[1], self.width):
+            raise UserError(
+                f"image encoder '{name}' gives {tuple(features.patches.shape)}, no map of width {self.width}"
+            )
         self.train(was_training)
 
     def forward(self, images: Tensor) -> ImageFeatures:
@@ -116,6 +125,8 @@ class ImageEncoder(nn.Module):
             h, w = maps[-1].shape[-2:]
             patches = last[:, -h * w :]
         else:
+            if last.shape[1] != self.width:  # (B, H, W, C), as Swin has it
+                last = last.permute(0, 3, 1, 2)
             h, w = last.shape[-2:]
             patches = last.flatten(2).transpose(1, 2)  # places, not channel groups: the released code forgot this
         return ImageFeatures(patches.mean(1), patches, (h, w), maps)

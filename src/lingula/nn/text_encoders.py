@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from lingula.batch import Reports, TextFeatures
@@ -63,10 +64,10 @@ class TextEncoder(nn.Module):
         from transformers import AutoModel
 
         if weights is None:
-            self.backbone: Any = AutoModel.from_config(config)
+            self.backbone: Any = AutoModel.from_config(config, dtype=torch.float32)
         else:
             try:
-                self.backbone = AutoModel.from_pretrained(weights)
+                self.backbone = AutoModel.from_pretrained(weights, dtype=torch.float32)
             except Exception as err:
                 raise UserError(no_model(str(weights))) from err
         if getattr(self.backbone, "pooler", None) is not None:

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.metrics.auroc import bootstrap_weights, interval, macro_auroc
+from lingula.metrics.auroc import macro_auroc
+from lingula.metrics.bootstrap import bootstrap_weights, interval
 from lingula.registry import UserError
 
 higher_is_better = {"auroc": True, "accuracy": True}
@@ -97,12 +98,20 @@ class LinearProbe:
         if not all(0 < fraction <= 1 for fraction in self.fractions):
             raise UserError(f"fractions of the labels lie in (0, 1], got {self.fractions}")
         self.rows = {split: self.corpus.rows(split) for split in ("train", "val", "test")}
-        for split, rows in self.rows.items():
-            if len(rows) == 0:
-                raise UserError(f"corpus {self.corpus.name} has no {split} split to probe on")
         values = self.corpus.labels(self.labels)
         self.targets = np.where(values == -1, np.nan, values)  # uncertain is unknown here, not 0
         self.exclusive = any(set(self.labels) == set(group) for group in self.corpus.label_groups.values())
+        # A film of unknown class is of no class, least of all of the first.
+        labelled = np.asarray((~np.isnan(self.targets)).any(1))
+        self.rows = {split: rows[labelled[rows]] for split, rows in self.rows.items()}
+        for split, rows in self.rows.items():
+            if len(rows) == 0:
+                raise UserError(f"corpus {self.corpus.name} has no labelled {split} split to probe on")
+        test = self.targets[self.rows["test"]]
+        if not ((test == 1).any(0) & (test == 0).any(0)).any():
+            raise UserError(
+                f"corpus {self.corpus.name}: no label has both sides in the test split, so none can be scored"
+            )
         self.patients = self.corpus.index["patient_id"].to_numpy().astype(str)
 
     def features(self, image_encoder: Any, loader_of: Any) -> dict[str, np.ndarray]:

@@ -1,7 +1,9 @@
 """False negatives: how many of a batch's negatives mean the same as the anchor, and how many the clusters catch.
 
-The paper takes the members of the cluster nearest to a sentence for its false negatives (CM-CGNS, the text above Eq.
-8). On a corpus that knows what each sentence means, that is a detector whose precision and recall can be measured.
+One example: "no pleural effusion." and "there is no pleural fluid." of another report mean the same, yet each is a
+negative of the other. The paper takes the members of the cluster nearest to a sentence for its false negatives
+(CM-CGNS, the text above Eq. 8). On a corpus that knows what each sentence means, that is a detector whose precision and
+recall can be measured.
 """
 
 from __future__ import annotations

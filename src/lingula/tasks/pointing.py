@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lingula.data.loader import Loader
+from lingula.metrics.bootstrap import mean_interval
 
 higher_is_better = {"value": True}
 
@@ -53,17 +54,20 @@ def boxes_of_batch(loader: Loader, rows: Tensor, counts: Tensor) -> list[tuple[i
 
 
 @torch.inference_mode()
-def pointing(method: Any, loader: Loader) -> dict[str, float]:
+def pointing(method: Any, loader: Loader, bootstrap: int = 1000) -> dict[str, float]:
     """Share of the sentences that affirm a finding whose highest attention cell touches that finding's box.
 
     Args:
         method: with ``attend``.
         loader: not training, over a corpus that knows its sentences' boxes.
+        bootstrap: draws of the 95 % interval, over patients.
     Returns:
-        ``value``; ``chance``, the mean share of cells that a box touches; ``sentences``; and ``value/<finding>`` and
-        ``chance/<finding>`` for each. All NaN where the corpus knows no boxes.
+        ``value`` with ``value_low`` and ``value_high``; ``chance``, the mean share of cells that a box touches;
+        ``sentences``; and ``value/<finding>`` and ``chance/<finding>`` for each. NaN where the corpus knows no boxes.
     """
     method.eval()
+    patients = loader.corpus.index["patient_id"].to_numpy().astype(str)
+    of_patient: dict[str, list[str]] = {}
     hits: dict[str, list[float]] = {}
     chances: dict[str, list[float]] = {}
     for batch in loader:
@@ -77,6 +81,8 @@ def pointing(method: Any, loader: Loader) -> dict[str, float]:
                 continue
             hits.setdefault(finding, []).append(float(cells[int(weights[place].argmax())]))
             chances.setdefault(finding, []).append(float(cells.mean()))
+            row = int(batch.rows[int(batch.reports.report_of_sentence[place])])
+            of_patient.setdefault(finding, []).append(patients[row])
     every_hit = [hit for values in hits.values() for hit in values]
     every_chance = [chance for values in chances.values() for chance in values]
     numbers = {
@@ -84,6 +90,9 @@ def pointing(method: Any, loader: Loader) -> dict[str, float]:
         "chance": float(np.mean(every_chance)) if every_hit else float("nan"),
         "sentences": float(len(every_hit)),
     }
+    if every_hit:
+        every_patient = np.concatenate([of_patient[finding] for finding in hits])
+        numbers["value_low"], numbers["value_high"] = mean_interval(np.asarray(every_hit), every_patient, bootstrap)
     for finding in sorted(hits):
         numbers[f"value/{finding}"] = float(np.mean(hits[finding]))
         numbers[f"chance/{finding}"] = float(np.mean(chances[finding]))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from lingula.data.loader import Loader
+from lingula.metrics.bootstrap import mean_interval
 from lingula.metrics.ranking import median_rank, recall_at, recall_ceiling
 
 higher_is_better = {"recall_at_1": True, "recall_at_5": True, "recall_at_10": True, "median_rank": False}
@@ -29,7 +30,7 @@ def embed_pairs(method: Any, loader: Loader) -> tuple[np.ndarray, np.ndarray, np
     return torch.cat(films).numpy(), torch.cat(reports).numpy(), torch.cat(rows).numpy()
 
 
-def retrieval(method: Any, loader: Loader, pool: int = 200, seed: int = 0) -> dict[str, float]:
+def retrieval(method: Any, loader: Loader, pool: int = 200, seed: int = 0, bootstrap: int = 1000) -> dict[str, float]:
     """Recall among pools of films and their reports, both directions, with chance and the corpus's own ceiling.
 
     Args:
@@ -38,8 +39,10 @@ def retrieval(method: Any, loader: Loader, pool: int = 200, seed: int = 0) -> di
         pool: candidates per query; the split is shuffled once and cut into pools of this size, and a last pool of less
             than half is left out.
         seed: of that shuffle.
+        bootstrap: draws of the 95 % intervals, over patients.
     Returns:
         ``recall_at_{1,5,10}`` film to report, ``report_to_film_recall_at_{1,5,10}``, ``median_rank`` (from 1),
+        ``recall_at_{1,5,10}_low`` and ``_high``,
         ``chance_at_{1,5,10}``, ``pool``, ``queries``, and, where the corpus knows what its films show,
         ``ceiling_at_{1,5,10}``: several reports of a pool may say just the same.
     """
@@ -63,6 +66,10 @@ def retrieval(method: Any, loader: Loader, pool: int = 200, seed: int = 0) -> di
                 ceiling = recall_ceiling(content[members].astype(str), k)
                 found.setdefault(f"ceiling_at_{k}", []).append(ceiling)
     numbers = {name: float(np.concatenate(values).mean()) for name, values in found.items()}
+    patients = loader.corpus.index["patient_id"].to_numpy().astype(str)[rows[np.concatenate(pools)]]
+    for k in (1, 5, 10):
+        low, high = mean_interval(np.concatenate(found[f"recall_at_{k}"]), patients, bootstrap)
+        numbers |= {f"recall_at_{k}_low": low, f"recall_at_{k}_high": high}
     return {
         **numbers,
         "median_rank": float(np.mean(ranks)),

@@ -1,0 +1,36 @@
+"""Bootstrap intervals against simulation and closed forms."""
+
+import numpy as np
+
+from lingula.metrics.auroc import auroc
+from lingula.metrics.bootstrap import bootstrap_weights, interval, mean_interval
+
+
+def test_bootstrap_draws_whole_patients():
+    weights = bootstrap_weights(np.array(["a", "a", "b", "c", "c"]), draws=2000, seed=0)
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3] == weights[:, 4]).all()
+    assert (weights[:, [0, 2, 3]].sum(1) == 3).all()
+    np.testing.assert_allclose(weights.mean(0), 1.0, atol=0.1)
+
+
+def test_interval_covers_the_truth_as_often_as_it_says():
+    # Scores of positives are N(1, 1), of negatives N(0, 1): the true AUROC is Phi(1 / sqrt 2) = 0.7602.
+    rng = np.random.default_rng(1)
+    covered = 0
+    for trial in range(200):
+        labels = np.r_[np.ones(60), np.zeros(60)]
+        scores = np.r_[rng.normal(1, 1, 60), rng.normal(0, 1, 60)]
+        low, high = interval(auroc(labels, scores, bootstrap_weights(np.arange(120), 200, trial)))
+        covered += low <= 0.7602 <= high
+    assert 0.89 <= covered / 200 <= 0.985
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_law_and_wider_for_patients_with_copies():
+    values = np.random.default_rng(0).normal(size=900)
+    low, high = mean_interval(values, np.arange(900), draws=4000)
+    half = 1.96 * values.std() / 30
+    np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.006)
+    copied = np.repeat(values[:225], 4)  # 900 samples, 225 patients: twice as wide
+    low, high = mean_interval(copied, np.repeat(np.arange(225), 4), draws=4000)
+    np.testing.assert_allclose(high - low, 2 * 1.96 * copied.std() / 15, atol=0.02)
