@@ -22,7 +22,7 @@ def test_the_demo_writes_the_summary_and_the_page(tmp_path):
     assert retrieval["chance"] == pytest.approx(5 / 48)
     assert retrieval["chance"] < retrieval["ceiling"] <= 1
     assert set(summary["pointing_game"]) >= {"value", "chance", "untrained"}
-    assert set(summary["swap_test"]) == {"right", "swapped", "chance"}
+    assert set(summary["swap_test"]) >= {"right", "swapped", "chance"}
     assert set(summary["false_negatives"]) == {"share", "precision", "recall", "string_equality"}
     assert summary["false_negatives"]["string_equality"]["precision"] == 1.0
     page = (tmp_path / "demo" / "run" / "report.html").read_text()

@@ -42,7 +42,36 @@ def test_the_other_tasks_stand_beside_random_weights_too(small_run, task):
     assert rows[1]["checkpoint"] != rows[2]["checkpoint"]
 
 
+def test_another_preparation_in_the_training_folder_is_not_measured_unasked(small_run, tmp_path, capsys):
+    made = json.loads((small_run / "run.json").read_text())
+    made["corpus"]["fingerprint"] = "0" * 64
+    (small_run / "run.json").write_text(json.dumps(made))
+    with pytest.raises(UserError, match="another preparation of synthetic than the run was trained on"):
+        evaluate("retrieval", small_run)
+    evaluate("retrieval", small_run, corpus=made["corpus"]["folder"], seeds=[0])
+    assert "may have been trained on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pool": 0}, "pool must be at least 1"),
+        ({"bootstrap": 0}, "bootstrap must be at least 1"),
+        ({"seeds": [-1]}, "seeds must not be negative"),
+        ({"device": "gpuu"}, "no device 'gpuu'"),
+        ({"labels": ["effusion"]}, "are for classification; retrieval takes none"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(small_run, settings, message):
+    with pytest.raises(UserError, match=message):
+        evaluate("retrieval", small_run, **settings)
+
+
 def test_refusals(small_run, tmp_path):
+    with pytest.raises(UserError, match="takes no other split"):
+        evaluate("classification", small_run, split="val")
+    with pytest.raises(UserError, match="two patients or more"):
+        evaluate("swap-test", small_run, batch_size=1)
     with pytest.raises(UserError, match="did you mean 'effusion'"):
         evaluate("classification", small_run, labels=["efusion"])
     with pytest.raises(UserError, match="no prepared corpus"):

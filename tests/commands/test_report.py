@@ -269,3 +269,17 @@ def test_bad_input_is_one_line(small_run, small_corpus, tmp_path):
     with pytest.raises(UserError, match="no checkpoint in"):
         report(small_run)
     assert not (small_run / "report.html").exists()
+
+
+def test_a_bank_of_centres_that_never_started_has_no_clusters_to_show(small_corpus, small_run, monkeypatch):
+    import torch
+
+    from lingula.methods.cm_cgns import CMCGNS
+    from lingula.nn.clusters import Clusters
+
+    def none_yet(self, points, keys, seed):
+        return Clusters(torch.zeros(4, points.shape[1]), torch.full((len(points),), -1), torch.tensor(False))
+
+    monkeypatch.setattr(CMCGNS, "find_clusters", none_yet)
+    page = report(small_run, small_corpus, films=1, tsne_films=0).read_text()
+    assert "What the clusters hold" not in page

@@ -81,7 +81,7 @@ def measure(run: Path, corpus: Any, seeds: tuple[int, ...]) -> dict[str, Any]:
     model = load(run)
     batch_size = model.made["plan"]["batch_size"]
     found, heads = classify(model, corpus, None, "logistic", (0.01, 0.1, 1.0), seeds, 1000, run)
-    print_probe(found, model.made["method"])
+    print_probe(found, model.made["method"], "logistic")
     loader = loader_of(model, corpus, "test", batch_size)
     ranked = retrieval(model.method, loader)
     pointed = pointing(model.method, loader)
@@ -116,16 +116,20 @@ def measure(run: Path, corpus: Any, seeds: tuple[int, ...]) -> dict[str, Any]:
         "probe_auroc_by_fraction": found,
         "retrieval_recall_at_5": {
             "value": ranked["recall_at_5"],
+            "low": ranked["recall_at_5_low"],
+            "high": ranked["recall_at_5_high"],
             "chance": ranked["chance_at_5"],
             "ceiling": ranked.get("ceiling_at_5"),
         },
         "pointing_game": {
             "value": pointed["value"],
+            "low": pointed["value_low"],
+            "high": pointed["value_high"],
             "chance": pointed["chance"],
             "untrained": sum(u["value"] for u in untrained) / len(untrained),
             "untrained_runs": [u["value"] for u in untrained],
         },
-        "swap_test": {key: swapped[key] for key in ("right", "swapped", "chance")},
+        "swap_test": {key: value for key, value in swapped.items() if key != "sentences"},
         "false_negatives": {
             "share": detected["share"],
             "precision": detected["precision"],

@@ -47,14 +47,24 @@ def evaluate(
         device: `cpu`, `cuda`, `mps` or `auto`.
     """
     from lingula.api import fresh, load
-    from lingula.data.prepared import PreparedCorpus
+    from lingula.registry import UserError
     from lingula.results import append_rows
+    from lingula.tasks import TASKS
 
     started = time.perf_counter()
-    model = load(run, _device(device))
-    prepared = PreparedCorpus.open(corpus or Path(model.made["corpus"]["folder"]))
-    batch_size = batch_size or model.made["plan"]["batch_size"]
     draws = tuple(seeds or (0, 1, 2))
+    for name, value in {"pool": pool, "batch_size": batch_size or 1, "bootstrap": bootstrap}.items():
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
+    if min(draws) < 0:
+        raise UserError(f"seeds must not be negative, got {list(draws)}")
+    if task == "classification" and split != "test":
+        raise UserError("classification fits on train, chooses on val and measures on test; it takes no other split")
+    if task != "classification" and (labels or fractions):
+        raise UserError(f"labels and fractions are for classification; {task} takes none")
+    model = load(run, _device(device))
+    prepared = open_corpus(model.made, corpus)
+    batch_size = batch_size or model.made["plan"]["batch_size"]
     about = {
         "task": task,
         "run": str(run),
@@ -63,35 +73,69 @@ def evaluate(
         "split": split,
         "command": " ".join(["lingula", *sys.argv[1:]]),
     }
+    found: dict[str, Any]
     if task == "classification":
-        found, rows = classify(
-            model, prepared, labels, protocol, tuple(fractions or (0.01, 0.1, 1.0)), draws, bootstrap, run
-        )
-        print_probe(found, model.made["method"])
+        shares = tuple(fractions or (0.01, 0.1, 1.0))
+        found, rows = classify(model, prepared, labels, protocol, shares, draws, bootstrap, run)
+        print_probe(found, model.made["method"], protocol)
     else:
-        from lingula.tasks import TASKS
-
         settings = {"pool": pool} if task == "retrieval" else {}
+        if task != "false-negatives":
+            settings["bootstrap"] = bootstrap
+        loader = loader_of(model, prepared, split, batch_size)
         found, rows = {}, []
         for name, encoders in ((model.made["method"], [model]), ("random", [fresh(model, seed) for seed in draws])):
             numbers = []
             for encoder in encoders:
-                loader = loader_of(encoder, prepared, split, batch_size)
                 if name == "random":
                     recalibrate(encoder, prepared)
                 numbers.append(TASKS[task](encoder.method, loader, **settings))
-                rows.append({"encoder": name, "checkpoint": encoder.made["checkpoint_sha256"], **numbers[-1]})
-            found[name] = {key: sum(n.get(key, float("nan")) for n in numbers) / len(numbers) for key in numbers[0]}
-        print_numbers(found)
+                checkpoint = encoder.made["checkpoint_sha256"]
+                rows.append({"encoder": name, "checkpoint": checkpoint, "batch_size": batch_size, **numbers[-1]})
+            found[name] = {key: [n.get(key, float("nan")) for n in numbers] for key in numbers[0]}
+        print_numbers(task, found)
     append_rows(Path(run) / "results.jsonl", [{**about, **row} for row in rows])
     print(f"{task} on {prepared.name} ({split}): {time.perf_counter() - started:.0f} s")
     return found
 
 
+def open_corpus(made: dict[str, Any], corpus: Path | None) -> PreparedCorpus:
+    """The corpus that was asked for, or the one that the run was trained on.
+
+    Raises:
+        UserError: if there is none, or the folder of the training now holds another preparation, whose test split may
+            hold films that were trained on.
+    """
+    from lingula.data.prepared import PreparedCorpus
+    from lingula.registry import UserError
+
+    trained_on = made["corpus"]
+    prepared = PreparedCorpus.open(corpus or Path(trained_on["folder"]))
+    if prepared.name == trained_on["name"] and prepared.fingerprint != trained_on["fingerprint"]:
+        if corpus is None:
+            raise UserError(
+                f"{prepared.folder} holds another preparation of {prepared.name} than the run was trained on "
+                f"({prepared.fingerprint[:12]}, not {trained_on['fingerprint'][:12]}); name a corpus with --corpus"
+            )
+        print(
+            f"note: {prepared.folder} is another preparation of {prepared.name} than the run was trained on; "
+            "its test films may have been trained on"
+        )
+    return prepared
+
+
 def _device(name: str) -> str:
     import torch
 
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    from lingula.registry import UserError
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as err:
+        raise UserError(f"no device '{name}' here; choose cpu, cuda, mps or auto") from err
+    return name
 
 
 def loader_of(model: Model, corpus: PreparedCorpus, split: str, batch_size: int) -> Loader:
@@ -102,7 +146,10 @@ def loader_of(model: Model, corpus: PreparedCorpus, split: str, batch_size: int)
     """
     from lingula.data.loader import Loader
     from lingula.data.tokens import tokenise
+    from lingula.registry import UserError
 
+    if not any(corpus.reports):
+        raise UserError(f"corpus {corpus.name} has no reports")
     tokens = tokenise(corpus.reports, model.tokenizer, min(256, model.method.text_encoder.max_tokens))
     made = model.made
     rows = corpus.rows(split)
@@ -118,10 +165,13 @@ def film_loader(model: Model, corpus: PreparedCorpus, rows: Any, batch_size: int
 
 
 def recalibrate(model: Model, corpus: PreparedCorpus, films: int = 512) -> None:
-    """BatchNorm statistics of an untrained encoder from training films: a fair baseline."""
+    """BatchNorm statistics of an untrained encoder from training films drawn at random: a fair baseline."""
+    import numpy as np
+
     from lingula.nn.image_encoders import recalibrate_batch_norm
 
-    loader = film_loader(model, corpus, corpus.rows("train")[:films])
+    rows = np.random.default_rng(0).permutation(corpus.rows("train"))[:films]
+    loader = film_loader(model, corpus, np.sort(rows))
     recalibrate_batch_norm(model.method.image_encoder, [batch.image for batch in loader])
     model.method.eval()
 
@@ -178,12 +228,14 @@ def classify(
     return found, [{**described, **{k: v for k, v in head.items() if k != "scores"}} for head in heads]
 
 
-def print_probe(found: dict[str, Any], method: str) -> None:
-    """The table of a linear probe."""
+def print_probe(found: dict[str, Any], method: str, protocol: str) -> None:
+    """The table of a linear probe. Its intervals hold the luck of test patients and subsets, not that of training."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("labels", "films", "encoder", "AUROC", "accuracy", "n", title="Linear probe, test split")
+    table = Table(
+        "labels", "films", "encoder", "AUROC", "accuracy", "n", title=f"Linear probe, protocol {protocol}, test split"
+    )
     for fraction, encoders in found.items():
         for encoder in (method, "random"):
             row = encoders[encoder]
@@ -204,12 +256,23 @@ def plus_minus(mean: float, sd: float | None) -> str:
     return f"{mean:.3f}" if sd is None else f"{mean:.3f} ± {sd:.3f}"
 
 
-def print_numbers(found: dict[str, dict[str, float]]) -> None:
-    """A table of numbers, a column an encoder."""
+def print_numbers(task: str, found: dict[str, dict[str, list[float]]]) -> None:
+    """A table of numbers, a column an encoder: mean and spread over several encoders, the interval of a single one."""
+    import statistics
+
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", *found)
+    table = Table(task, *(f"{name} (n = {len(next(iter(of.values())))})" for name, of in found.items()))
     for key in next(iter(found.values())):
-        table.add_row(key, *(f"{numbers[key]:.3f}" for numbers in found.values()))
+        if key.endswith(("_low", "_high")):
+            continue
+        cells = []
+        for numbers in found.values():
+            values = numbers[key]
+            cell = plus_minus(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+            if len(values) == 1 and f"{key}_low" in numbers:
+                cell += f" ({numbers[f'{key}_low'][0]:.3f}-{numbers[f'{key}_high'][0]:.3f})"
+            cells.append(cell)
+        table.add_row(key, *cells)
     Console().print(table)

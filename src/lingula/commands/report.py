@@ -52,7 +52,7 @@ def report(
     """Write RUN/report.html: how the run was made, what was measured, and films with what their sentences attend to.
 
     One file without scripts or links, for the screen and for paper. What the run or the corpus does not have is left
-    out: summary.json and results.jsonl come from `lingula evaluate` and `lingula demo`.
+    out: results.jsonl comes from `lingula evaluate`, summary.json from `lingula demo`.
 
     Args:
         run: folder of a run.
@@ -448,7 +448,9 @@ def cluster_words(
             keys.append(batch.reports.sentence_key)
             reports.append(batch.rows[batch.reports.report_of_sentence])
         cross_modal, key, report_of = torch.cat(made), torch.cat(keys), torch.cat(reports).cpu().numpy()
-        centres, assignment, *_ = method.find_clusters(cross_modal, key, seed)
+        centres, assignment, exist = method.find_clusters(cross_modal, key, seed)
+        if exist is not None and not bool(exist):
+            return None
         similarity = cosine(cross_modal, centres).gather(1, assignment[:, None])[:, 0].cpu().numpy()
     cluster = assignment.cpu().numpy()
     places = (key.cpu().numpy() - tokens.first_sentence[report_of]).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 ABOUT = ("corpus", "split", "encoder", "protocol", "fraction", "train_studies", "seed")  # what a row says of itself
+SETTINGS = ("corpus_fingerprint", "labels", "pool", "batch_size")  # what else makes it another measurement
 
 
 class Results(NamedTuple):
@@ -26,13 +27,18 @@ def result_tables(rows: list[dict[str, Any]], checkpoint: str) -> list[Results]:
     for task in dict.fromkeys(str(row.get("task")) for row in rows):
         own = [row for row in rows if str(row.get("task")) == task]
         current = [row for row in own if row.get("encoder") == "random" or row.get("checkpoint") in (None, checkpoint)]
-        latest = list({(*(str(row.get(key)) for key in ABOUT), row.get("checkpoint")): row for row in current}.values())
+        latest = list(
+            {(*(str(row.get(key)) for key in ABOUT + SETTINGS), row.get("checkpoint")): row for row in current}.values()
+        )
         latest.sort(key=lambda row: row.get("encoder") == "random")
         if not latest:
             continue
         about = [key for key in ABOUT if any(row.get(key) is not None for row in latest)]
         names = dict.fromkeys(
-            key for row in latest for key, value in row.items() if key not in ABOUT and isinstance(value, float)
+            key
+            for row in latest
+            for key, value in row.items()
+            if key not in ABOUT + SETTINGS and isinstance(value, float)
         )
         if any("fraction" in row for row in latest):
             columns = [*about, *names]
