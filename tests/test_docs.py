@@ -45,3 +45,10 @@ def test_the_python_examples_run(page, tiny_corpus, tiny_run, tmp_path, monkeypa
     space: dict = {}
     for block in blocks(page, "python"):
         exec(compile(block, f"{page.name}", "exec"), space)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not link.startswith("http"):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -54,6 +54,14 @@ def test_every_parameter_that_wants_a_gradient_is_there_once():
         assert len(held) == len({id(p) for p in held}) == 4
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_loss_scale_wants_an_optimizer_that_is_not_fused(name):
+    """A fused one takes the scale off in its own step, so nothing before it could clip the true gradients."""
+    for fused in (True, False):
+        optimizer = build_optimizer(model(), recipe(optimizer=name), fused=fused)
+        assert getattr(optimizer, "_step_supports_amp_scaling", False) is fused
+
+
 def test_another_optimizer():
     with pytest.raises(ValueError, match="optimizer must be adam or adamw, got 'sgd'"):
         build_optimizer(model(), recipe(optimizer="sgd"))

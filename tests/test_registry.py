@@ -52,3 +52,33 @@ def test_options():
         check_options("thing", Thing, {"zzz": 1})
     with pytest.raises(UserError, match="no option 'self'"):
         check_options("thing", Thing, {"self": 1})
+
+
+class Kinds:
+    def __init__(
+        self, on: bool = False, count: int = 2, share: float = 0.5, word: str = "a", widths: tuple[int, ...] = (1,)
+    ) -> None: ...
+
+
+@pytest.mark.parametrize("options", [{"on": True}, {"count": 3}, {"share": 1}, {"word": "b"}, {"widths": [8, 8]}])
+def test_options_of_the_right_kind(options):
+    check_options("thing", Kinds, options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("on", "maybe", "option 'on' must be true or false, got 'maybe'"),
+        ("on", 1, "option 'on' must be true or false, got 1"),
+        ("count", "many", "option 'count' must be a whole number, got 'many'"),
+        ("count", 2.5, "option 'count' must be a whole number, got 2.5"),
+        ("count", True, "option 'count' must be a whole number, got True"),
+        ("share", "half", "option 'share' must be a number, got 'half'"),
+        ("share", None, "option 'share' must be a number, got None"),
+        ("word", 3, "option 'word' must be a word, got 3"),
+        ("widths", "wide", "option 'widths' must be a list, got 'wide'"),
+    ],
+)
+def test_options_of_another_kind(option, value, message):
+    with pytest.raises(UserError, match=message):
+        check_options("thing", Kinds, {option: value})

@@ -7,7 +7,7 @@
       latest                 the name of the newest whole checkpoint
       checkpoint-000123/
         weights.safetensors  the method's state_dict
-        state.pt             the optimiser's; loaded with weights_only=True
+        state.pt             the optimiser's, and the loss scale's; loaded with weights_only=True
         progress.json        stage and step
 """
 
@@ -32,10 +32,11 @@ class Progress:
     total: int = 0
 
 
-def save_checkpoint(run: Path, model: Any, optimizer: Any, progress: Progress) -> None:
+def save_checkpoint(run: Path, model: Any, optimizer: Any, progress: Progress, scaler: Any = None) -> None:
     """Write a whole checkpoint, then let ``latest`` name it, then delete the one before.
 
-    At every moment ``latest`` names a whole checkpoint: it can be killed anywhere.
+    At every moment ``latest`` names a whole checkpoint: it can be killed anywhere. ``scaler`` is the loss scale of
+    16-mixed.
     """
     import torch
     from safetensors.torch import save_file
@@ -46,7 +47,10 @@ def save_checkpoint(run: Path, model: Any, optimizer: Any, progress: Progress) -
     partial.mkdir(parents=True)
     weights = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
     save_file(weights, partial / "weights.safetensors")
-    torch.save({"optimizer": optimizer.state_dict()}, partial / "state.pt")
+    state = {"optimizer": optimizer.state_dict()}
+    if scaler is not None:
+        state["scaler"] = scaler.state_dict()
+    torch.save(state, partial / "state.pt")
     (partial / "progress.json").write_text(json.dumps(asdict(progress)) + "\n")
     shutil.rmtree(run / name, ignore_errors=True)
     partial.rename(run / name)
@@ -91,7 +95,7 @@ def load_weights(run: Path, model: Any) -> str:
 
 
 def load_state(run: Path) -> tuple[Progress, dict[str, Any]] | None:
-    """Progress and the optimiser's state of the newest checkpoint, or ``None`` where there is none."""
+    """Progress and the state of optimiser and loss scale of the newest checkpoint, or ``None`` where there is none."""
     import torch
 
     folder = checkpoint_folder(run)

@@ -5,8 +5,10 @@ Only the command that was asked for is imported, and its heavy libraries only wh
 
 from __future__ import annotations
 
+import inspect
 import sys
-from typing import Any, Literal, NoReturn
+from types import SimpleNamespace
+from typing import Any, Literal, NoReturn, get_origin, get_type_hints
 
 from lingula.registry import Registry, UserError, nearest
 
@@ -98,8 +100,6 @@ def call(program: str, function: Any, arguments: list[str]) -> Any:
 
 def make_parser(program: str, function: Any, choice: Any = None) -> Any:
     """A jsonargparse parser for a function's arguments (and a chosen class's), with ``--config`` and nearest names."""
-    import inspect
-
     from jsonargparse import ArgumentParser
 
     class Parser(ArgumentParser):
@@ -111,6 +111,7 @@ def make_parser(program: str, function: Any, choice: Any = None) -> Any:
     description = inspect.cleandoc((choice or function).__doc__ or "").partition("\nArgs:")[0].strip()
     parser = Parser(prog=program, description=description, default_env=False)
     parser.add_argument("--config", action="config", help="YAML file of these options.")
+    resolve_hints(function)
     skip: set[str | int] = set()
     if choice is not None:
         parser.add_class_arguments(choice)
@@ -122,25 +123,23 @@ def make_parser(program: str, function: Any, choice: Any = None) -> Any:
     return parser
 
 
+def resolve_hints(function: Any) -> None:
+    """Turn a function's annotations from strings into types.
+
+    jsonargparse would do so by running the module's ``if TYPE_CHECKING:`` imports, torch and all.
+    """
+    arguments = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+    hints = get_type_hints(SimpleNamespace(__annotations__=arguments), function.__globals__)
+    function.__annotations__ = {**hints, "return": None}
+
+
 def choices_of(function: Any) -> dict[str, Any]:
     """A function's required arguments that are one of a few words: positional, as in ``lingula list methods``."""
-    import inspect
-
-    hints = inspect.get_annotations(function, eval_str=False)
-    required = (n for n, p in inspect.signature(function).parameters.items() if p.default is inspect.Parameter.empty)
     return {
-        name: eval_literal(hints[name])
-        for name in required
-        if isinstance(hints.get(name), str) and hints[name].startswith("Literal[")
+        name: parameter.annotation
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is inspect.Parameter.empty and get_origin(parameter.annotation) is Literal
     }
-
-
-def eval_literal(annotation: str) -> Any:
-    """``'Literal["a", "b"]'`` as a type; the annotation is one of our own functions'."""
-    import ast
-
-    words = ast.literal_eval("(" + annotation.removeprefix("Literal[").removesuffix("]") + ",)")
-    return Literal[words]
 
 
 def parse(parser: Any, arguments: list[str]) -> Any:

@@ -25,10 +25,10 @@ class Log:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = out / "metrics.jsonl"
-        if resume_at and self.path.is_file():  # what came after the checkpoint will be written again
-            lines = self.path.read_text().splitlines(keepends=True)
-            self.path.write_text("".join(line for line in lines if json.loads(line)["step"] <= resume_at))
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=resume_at + 1 if resume_at else None)
+        if self.path.is_file():  # what came after the checkpoint will be written again
+            keep_until(self.path, resume_at)
+        board = out / "tensorboard"
+        self.board = SummaryWriter(str(board), purge_step=resume_at + 1 if board.is_dir() else None)
 
     def bar(self, label: str, start: int, end: int) -> Any:
         """A progress bar from step ``start`` to ``end``, as a context."""
@@ -72,6 +72,21 @@ class Log:
         """Flush what is open."""
         if self.active:
             self.board.close()
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop the rows of a JSON-lines file after ``step``, and a last line that was only half written."""
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if row["step"] <= step:
+            kept.append(line + "\n")
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    partial.replace(path)
 
 
 def _under(group: str, numbers: dict[str, float]) -> dict[str, float]:

@@ -41,7 +41,8 @@ class Recipe:
         betas, weight_decay: of the optimiser; biases and norms are not decayed by ``adamw``.
         batch_size: pairs per process.
         clip: gradient norm, or ``None``.
-        precision: ``32``, ``bf16-mixed``, ``16-mixed``, or ``auto``: bf16-mixed on hardware that has it.
+        precision: ``32``, ``bf16-mixed``, ``16-mixed``, or ``auto``: bf16-mixed on hardware that has it,
+            16-mixed on older GPUs.
         options: arguments of the method that belong to this recipe.
     """
 
@@ -63,26 +64,31 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool = True) -> torch.optim.Optimizer:
     """Adam or AdamW over the parameters that want a gradient.
 
     ``adam`` adds the decay to the gradient of every parameter, as the papers' code does; ``adamw`` decays matrices
     only.
 
+    Args:
+        model: whose parameters.
+        recipe: which optimiser, and its numbers.
+        fused: one kernel for all parameters; not together with a loss scale (16-mixed), which such a kernel takes off
+            itself, too late for clipping.
     Raises:
         ValueError: for another optimiser.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if recipe.optimizer == "adam":
         return torch.optim.Adam(
-            parameters, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay, fused=True
+            parameters, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay, fused=fused
         )
     if recipe.optimizer == "adamw":
         groups: Iterable[dict[str, Any]] = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, recipe.learning_rate, recipe.betas, fused=True)
+        return torch.optim.AdamW(groups, recipe.learning_rate, recipe.betas, fused=fused)
     raise ValueError(f"optimizer must be adam or adamw, got '{recipe.optimizer}'")
 
 

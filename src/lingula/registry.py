@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import numbers
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -52,14 +53,32 @@ class Registry(Mapping[str, Any]):
         return len(self.paths)
 
 
+# What the command line may give for a default of this type, and what to call it.
+_KINDS: tuple[tuple[type, Any, str], ...] = (
+    (bool, bool, "true or false"),
+    (int, numbers.Integral, "a whole number"),
+    (float, numbers.Real, "a number"),
+    (str, str, "a word"),
+    (tuple, list | tuple, "a list"),
+)
+
+
 def check_options(what: str, factory: Any, options: Mapping[str, Any]) -> None:
-    """Refuse options that ``factory`` does not take, naming the nearest that it does.
+    """Refuse options that ``factory`` does not take, naming the nearest that it does, and values of another kind.
+
+    The kind is that of the default: true or false, a whole number, a number, a word.
 
     Raises:
-        UserError: for the first unknown option.
+        UserError: for the first option that is wrong.
     """
-    known = [name for name in inspect.signature(factory).parameters if name != "self"]
-    for option in options:
+    parameters = inspect.signature(factory).parameters
+    known = [name for name in parameters if name != "self"]
+    for option, value in options.items():
         if option not in known:
             hint = nearest(option, known) or f"; known: {', '.join(known)}"
             raise UserError(f"{what} has no option '{option}'{hint}")
+        for kind, accepted, noun in _KINDS:
+            if type(parameters[option].default) is kind:
+                if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+                    raise UserError(f"{what}: option '{option}' must be {noun}, got {value!r}")
+                break

@@ -48,7 +48,7 @@ def fit(
         on_log: gets the number of steps taken and the means of the terms since the last call.
         after_each: gets the number of steps taken, after every step.
     Raises:
-        UserError: if a logged term is not finite.
+        UserError: if a logged term is not finite, or no term has a gradient.
     """
     model.train()
     sums: dict[str, torch.Tensor] = {}
@@ -62,7 +62,10 @@ def fit(
             last = micro == accumulate - 1
             with fabric.no_backward_sync(model, enabled=not last):
                 terms = model(batch)
-                fabric.backward(sum(terms.values()) / accumulate)
+                loss: Any = sum(terms.values()) / accumulate
+                if not getattr(loss, "requires_grad", False):
+                    raise UserError(f"nothing to train: no gradient comes from the loss terms ({', '.join(terms)})")
+                fabric.backward(loss)
             for name, term in terms.items():
                 sums[name] = sums.get(name, torch.zeros((), device=term.device)) + term.detach().float()
             seen += 1

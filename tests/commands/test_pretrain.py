@@ -1,13 +1,18 @@
 """Training: it learns, it stops and goes on with the same bits, it refuses in words."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from lingula.checkpoint import checkpoint_folder
-from lingula.commands.pretrain import pretrain, resolve
+from lingula.commands._training import differences, resolve
+from lingula.commands.pretrain import pretrain
+from lingula.log import Log, keep_until
 from lingula.methods.cm_cgns import SCRATCH
+from lingula.nn.clusters import OnlineCentres
 from lingula.registry import UserError
 from lingula.train import fit
 
@@ -25,6 +30,7 @@ def test_an_unbroken_run_writes_what_it_promises(tiny_corpus, tmp_path):
     made = json.loads((run / "run.json").read_text())
     assert made["method"] == "cm-cgns"
     assert made["corpus"]["name"] == "synthetic"
+    assert made["corpus"]["folder"] == str(tiny_corpus.resolve())
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     terms = [row for row in rows if "train/global" in row]
     assert {row["stage"] for row in terms} == {1, 2}
@@ -35,31 +41,167 @@ def test_an_unbroken_run_writes_what_it_promises(tiny_corpus, tmp_path):
     assert (run / "tokenizer" / "tokenizer.json").is_file()
 
 
-@pytest.mark.parametrize("stop_at", [3, 7, 9])  # in the first stage, in the middle of its second epoch; in the second
-def test_a_resumed_run_has_the_bits_of_the_unbroken_one(tiny_corpus, tmp_path, monkeypatch, stop_at):
-    settings = {**SMALL, "epochs": [2, 1], "log_every": 2, "quiet": True, "checkpoint_every": 1}
-    settings["options"] = {**SMALL["options"], "clustering": "online", "clusters": 8}  # a bank that must survive
-    unbroken = pretrain(tiny_corpus, tmp_path / "unbroken", **settings)
-
-    import lingula.log
+def stop(monkeypatch, at, corpus, out, **settings):
+    """Train until just before step ``at`` of the run is through, and be interrupted there."""
 
     def interrupt(self, step):
-        if step == stop_at:
+        if step == at:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(lingula.log.Log, "step", interrupt)
+        patch.setattr(Log, "step", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            pretrain(tiny_corpus, tmp_path / "broken", **settings)
+            pretrain(corpus, out, **settings)
+
+
+def rows_of(run):
+    """What is logged, without the times."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def scale_the_loss(monkeypatch):
+    """16-mixed on a CPU: Fabric itself would take bfloat16 there, and no loss scale."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins import MixedPrecision
+
+    def make_fabric(*_):
+        return Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu")])
+
+    monkeypatch.setattr("lingula.commands._training.make_fabric", make_fabric)
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "precision"),
+    [(3, "32"), (7, "32"), (9, "32"), (7, "16-mixed")],  # in the first stage, in its third epoch; in the second
+)
+def test_a_resumed_run_has_the_bits_of_the_unbroken_one(tiny_corpus, tmp_path, monkeypatch, stop_at, precision):
+    if precision == "16-mixed":
+        scale_the_loss(monkeypatch)
+    settings = {**SMALL, "epochs": [2, 1], "log_every": 2, "quiet": True, "checkpoint_every": 1, "precision": precision}
+    settings["options"] = {**SMALL["options"], "clustering": "online", "clusters": 8}  # a bank that must survive
+    monkeypatch.setattr(OnlineCentres.__init__, "__defaults__", (0.9, 1.0))  # and that starts at once
+    unbroken = pretrain(tiny_corpus, tmp_path / "unbroken", **settings)
+
+    stop(monkeypatch, stop_at, tiny_corpus, tmp_path / "broken", **settings)
     assert json.loads((checkpoint_folder(tmp_path / "broken") / "progress.json").read_text())["total"] == stop_at - 1
     broken = pretrain(tiny_corpus, tmp_path / "broken", resume=True, **settings)
 
     one, other = weights_of(unbroken), weights_of(broken)
+    assert one["online.started"]
     assert one.keys() == other.keys()
     for name in one:
         assert torch.equal(one[name], other[name]), name
-    last = [[json.loads(x) for x in (r / "metrics.jsonl").read_text().splitlines()][-1] for r in (unbroken, broken)]
-    assert {k: v for k, v in last[0].items() if k != "seconds"} == {k: v for k, v in last[1].items() if k != "seconds"}
+    assert [row["step"] for row in rows_of(broken)] == [row["step"] for row in rows_of(unbroken)]
+    assert rows_of(broken)[-1] == rows_of(unbroken)[-1]
+
+
+def test_a_resume_brings_back_the_loss_scale_of_16_mixed(tiny_corpus, tmp_path, monkeypatch):
+    """Values that no run of six steps comes to by itself."""
+    scale_the_loss(monkeypatch)
+    settings = {**SMALL, "precision": "16-mixed", "epochs": [2, 0], "checkpoint_every": 1}
+    stop(monkeypatch, 4, tiny_corpus, tmp_path / "run", quiet=True, **settings)
+    path = checkpoint_folder(tmp_path / "run") / "state.pt"
+    state = torch.load(path, weights_only=True)
+    state["scaler"] |= {"scale": 128.0, "_growth_tracker": 50}
+    torch.save(state, path)
+    pretrain(tiny_corpus, tmp_path / "run", resume=True, quiet=True, **settings)
+    state = torch.load(checkpoint_folder(tmp_path / "run") / "state.pt", weights_only=True)
+    assert state["scaler"]["scale"] == 128.0
+    assert state["scaler"]["_growth_tracker"] == 53
+
+
+def test_moments_are_loaded_where_the_parameters_have_gone(tiny_corpus, tmp_path, monkeypatch):
+    """On a GPU ``fabric.setup`` moves the parameters; moments loaded before stay behind. Here we look at the order."""
+    from lightning.fabric import Fabric
+
+    settings = {**SMALL, "epochs": [2, 0], "checkpoint_every": 1, "quiet": True}
+    stop(monkeypatch, 3, tiny_corpus, tmp_path / "run", **settings)
+    calls = []
+    for owner, name in ((Fabric, "setup"), (torch.optim.Optimizer, "load_state_dict")):
+
+        def watched(self, *arguments, _name=name, _real=getattr(owner, name), **named):
+            calls.append(_name)
+            return _real(self, *arguments, **named)
+
+        monkeypatch.setattr(owner, name, watched)
+    pretrain(tiny_corpus, tmp_path / "run", resume=True, **settings)
+    assert calls == ["setup", "load_state_dict"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed", "16-mixed"])
+def test_a_resume_on_a_gpu(tiny_corpus, tmp_path, monkeypatch, precision):
+    settings = {**SMALL, "epochs": [2, 1], "checkpoint_every": 1, "quiet": True, "precision": precision}
+    stop(monkeypatch, 5, tiny_corpus, tmp_path / "run", accelerator="cuda", **settings)
+    run = pretrain(tiny_corpus, tmp_path / "run", resume=True, accelerator="cuda", **settings)
+    assert all(torch.isfinite(weight).all() for weight in weights_of(run).values())
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_without_a_checkpoint_is_begun_again(tiny_corpus, tmp_path, monkeypatch, resume):
+    settings = {**SMALL, "epochs": [2, 0], "log_every": 1, "quiet": True}
+    unbroken = pretrain(tiny_corpus, tmp_path / "unbroken", **settings)
+    stop(monkeypatch, 3, tiny_corpus, tmp_path / "run", **settings)
+    run = tmp_path / "run"
+    assert checkpoint_folder(run) is None
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "train/glo')
+    (run / "tokenizer" / "tokenizer.json").write_text("{")  # even that is made anew
+    if resume:
+        with pytest.raises(UserError, match="its seed is 42, not 7"):
+            pretrain(tiny_corpus, run, resume=True, seed=7, **settings)
+    pretrain(tiny_corpus, run, resume=resume, **settings)
+    assert rows_of(run) == rows_of(unbroken)
+    one, other = weights_of(unbroken), weights_of(run)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_start_that_failed_does_not_block_its_folder(tiny_corpus, tmp_path):
+    for wrong in ({"image_encoder": "resnet5O"}, {"options": {"alpha": 0.7}}, {"batch_size": 400}):
+        with pytest.raises(UserError):
+            pretrain(tiny_corpus, tmp_path / "run", **{**SMALL, **wrong}, quiet=True)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["tokenizer.partial"]
+    pretrain(tiny_corpus, tmp_path / "run", epochs=[1, 0], quiet=True, **SMALL)
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_a_folder_of_something_else_is_left_alone(tiny_corpus, tmp_path):
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "mine").write_text("")
+    with pytest.raises(UserError, match=r"holds tokenizer but no run\.json"):
+        pretrain(tiny_corpus, tmp_path, quiet=True, **SMALL)
+    assert [path.name for path in tmp_path.rglob("*")] == ["tokenizer", "mine"]
+
+
+def test_rows_after_a_step_are_dropped_and_half_a_row(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    keep_until(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    keep_until(path, 0)
+    assert path.read_text() == ""
+
+
+def test_clusters_that_never_started_are_told(tiny_corpus, tmp_path, capsys):
+    options = {**SMALL["options"], "clustering": "online", "clusters": 400}
+    pretrain(tiny_corpus, tmp_path / "a", epochs=[1, 1], quiet=True, **{**SMALL, "options": options})
+    captured = capsys.readouterr()
+    lines = [line for line in (captured.out + captured.err).splitlines() if line.startswith("warning")]
+    said = "no batch had at least 400 sentences with mean cosine <= 0.4, so there were no hard negatives"
+    assert lines == [f"warning: stage {number}: {said}" for number in (1, 2)]
+
+
+def test_third_parties_are_quiet(tiny_corpus, tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from lingula.commands.pretrain import pretrain\n"
+        f"pretrain(Path({str(tiny_corpus)!r}), Path({str(tmp_path / 'run')!r}), epochs=[1, 0], quiet=True, "
+        f"precision='bf16-mixed', accelerator='cpu', **{SMALL!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 2
 
 
 def test_another_seed_gives_another_model_and_the_same_seed_the_same(tiny_corpus, tmp_path):
@@ -97,6 +239,23 @@ def test_a_run_is_never_overwritten_nor_resumed_as_another(tiny_corpus, tmp_path
         pretrain(tiny_corpus, run, epochs=[1, 0], quiet=True, **SMALL)
     with pytest.raises(UserError, match="its seed is 42, not 7"):
         pretrain(tiny_corpus, run, epochs=[1, 0], quiet=True, seed=7, resume=True, **SMALL)
+    other = {**SMALL, "batch_size": 4}
+    with pytest.raises(UserError, match=r"cannot resume \S+: its batch_size is 8, not 4$"):
+        pretrain(tiny_corpus, run, epochs=[1, 0], quiet=True, resume=True, **other)
+    with pytest.raises(UserError, match=r"its epochs of stage 2 is 0, not 1$"):
+        pretrain(tiny_corpus, run, epochs=[1, 1], quiet=True, resume=True, **SMALL)
+
+
+def test_the_settings_that_differ():
+    old = {"seed": 1, "options": {"mu": 3.0}, "plan": {"clip": None, "stages": [{"weights": {"image": 1.0}}]}}
+    new = {"seed": 1, "options": {"dim": 8}, "plan": {"clip": 1.0, "stages": [{"weights": {"image": 0.0}}]}}
+    assert list(differences(old, old)) == []
+    assert list(differences(old, new)) == [
+        ("options.mu", 3.0, None),
+        ("options.dim", None, 8),
+        ("clip", None, 1.0),
+        ("weights.image of stage 1", 1.0, 0.0),
+    ]
 
 
 def test_resolving_a_recipe():

@@ -1,0 +1,373 @@
+"""The machinery of ``lingula pretrain``: what is asked for, what is refused, how a run begins, one stage of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lingula import __version__
+from lingula.api import build_method
+from lingula.checkpoint import Progress, load_state, save_checkpoint
+from lingula.data.loader import Loader
+from lingula.data.prepared import PreparedCorpus
+from lingula.data.tokens import load_tokenizer, tokenise, train_tokenizer
+from lingula.log import Log
+from lingula.methods import METHODS
+from lingula.nn.text_encoders import SMALL_BERT, text_config
+from lingula.optim import Recipe, build_optimizer, learning_rate_at
+from lingula.registry import UserError, check_options, nearest
+from lingula.results import plain, write_json
+from lingula.tasks.retrieval import retrieval
+from lingula.train import fit
+
+ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps")
+PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed")
+
+
+def recipe_of(method: str, recipe: str) -> Recipe:
+    """A method's recipe by name.
+
+    Raises:
+        UserError: if there is no such method, or it has no such recipe.
+    """
+    recipes: dict[str, Recipe] = METHODS[method].recipes
+    if recipe not in recipes:
+        hint = nearest(recipe, recipes) or f"; known: {', '.join(recipes)}"
+        raise UserError(f"method '{method}' has no recipe '{recipe}'{hint}")
+    return recipes[recipe]
+
+
+def resolve(
+    recipe: Recipe,
+    given: dict[str, Any],
+    epochs: list[float] | None,
+    options: dict[str, Any],
+    weights: dict[str, float],
+) -> Recipe:
+    """The recipe with what the user gave instead.
+
+    Raises:
+        UserError: for a number of epochs that fits no stages, or a weight of a term that no stage has.
+    """
+    stages = recipe.stages
+    if epochs is not None:
+        if len(epochs) != len(stages):
+            raise UserError(
+                f"the recipe has {len(stages)} stages, so --epochs takes {len(stages)} numbers, got {epochs}"
+            )
+        stages = tuple(dataclasses.replace(s, epochs=e) for s, e in zip(stages, epochs, strict=True))
+    terms = {term for stage in stages for term in stage.weights}
+    for term in weights:
+        if term not in terms:
+            raise UserError(f"no loss term '{term}'{nearest(term, terms) or '; known: ' + ', '.join(sorted(terms))}")
+    stages = tuple(
+        dataclasses.replace(s, weights={name: weights.get(name, value) for name, value in s.weights.items()})
+        for s in stages
+    )
+    changes = {name: value for name, value in given.items() if value is not None}
+    if "image_size" in changes and "resize_to" not in changes:
+        changes["resize_to"] = round(changes["image_size"] * recipe.resize_to / recipe.image_size)
+    return dataclasses.replace(recipe, stages=stages, options={**recipe.options, **options}, **changes)
+
+
+def check(method: str, plan: Recipe, counts: dict[str, int], seed: int, accelerator: str) -> None:
+    """Refuse numbers and names that would fail later, less clearly.
+
+    Args:
+        method: its name.
+        plan: the recipe with what the user gave instead.
+        counts: whole numbers from 1, by the names of their options.
+        seed: of the run.
+        accelerator: as the user named it.
+    Raises:
+        UserError: naming the first that is wrong.
+    """
+    for name, value in {"batch_size": plan.batch_size, **counts}.items():
+        if value < 1:
+            raise UserError(f"{name} must be 1 or more, got {value}")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
+    for what, word, known in (("accelerator", accelerator, ACCELERATORS), ("precision", plan.precision, PRECISIONS)):
+        if word not in known:
+            raise UserError(f"unknown {what} '{word}'{nearest(word, known) or '; known: ' + ', '.join(known)}")
+    if not 0 < plan.learning_rate < math.inf:
+        raise UserError(f"learning_rate must be above 0, got {plan.learning_rate}")
+    if not 0 <= plan.weight_decay < math.inf:
+        raise UserError(f"weight_decay must be 0 or more, got {plan.weight_decay}")
+    if plan.clip is not None and not plan.clip > 0:
+        raise UserError(f"clip must be above 0, got {plan.clip}")
+    if plan.image_size < 16:
+        raise UserError(f"image_size must be 16 pixels or more, got {plan.image_size}")
+    if plan.resize_to < plan.image_size:
+        raise UserError(f"resize_to must be image_size ({plan.image_size}) or more, got {plan.resize_to}")
+    for number, stage in enumerate(plan.stages, start=1):
+        if not 0 <= stage.epochs < math.inf:
+            raise UserError(f"epochs must be 0 or more, got {stage.epochs} for stage {number}")
+        for term, weight in stage.weights.items():
+            if not 0 <= weight < math.inf:
+                raise UserError(f"weights.{term} must be 0 or more, got {weight}")
+        if stage.epochs and not any(stage.weights.values()):
+            raise UserError(f"stage {number} has nothing to train: all its loss weights are 0")
+    if not any(stage.epochs for stage in plan.stages):
+        raise UserError("nothing to train: all epochs are 0")
+    check_options(f"method '{method}'", METHODS[method], plan.options)
+
+
+def precision_of(precision: str, accelerator: str) -> str:
+    """``auto`` is bf16-mixed on hardware with bf16 arithmetic; on other CPUs it would be two to three times slower."""
+    if precision != "auto":
+        return {"32": "32-true"}.get(precision, precision)
+    if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
+        flags = Path("/proc/cpuinfo")
+        text = flags.read_text() if flags.is_file() else ""
+        if "avx512_bf16" in text or "amx_bf16" in text:
+            return "bf16-mixed"
+    return "32-true"
+
+
+def make_fabric(accelerator: str, devices: int, nodes: int, precision: str) -> Any:
+    """A Lightning Fabric that says nothing but warnings.
+
+    Raises:
+        UserError: where the machine has no such accelerator, or not as many.
+    """
+    from lightning.fabric import Fabric
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    for name in ("lightning", "lightning.fabric", "lightning.pytorch"):  # importing them sets INFO
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        return Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            strategy="ddp_find_unused_parameters_true" if devices * nodes > 1 else "auto",
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (MisconfigurationException, RuntimeError, ValueError) as err:
+        raise UserError(f"accelerator '{accelerator}' with {devices} devices: {err}") from err
+
+
+def loss_scale(fabric: Any) -> Any:
+    """The ``GradScaler`` of 16-mixed, one for all stages; ``None`` at other precisions."""
+    return getattr(fabric.strategy.precision, "scaler", None)
+
+
+def find(out: Path, made: dict[str, Any], resume: bool) -> tuple[Progress, dict[str, Any]] | None:
+    """Make the run's folder, or find where an interrupted run stopped; ``None`` where none got to a checkpoint.
+
+    Raises:
+        UserError: if the folder cannot be made, or holds a trained run and this is no resume, or another run, or files
+            of the names that a run's have.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise UserError(f"cannot make the folder {out}: {err.strerror}; choose another --out") from err
+    path = out / "run.json"
+    if not path.is_file():
+        taken = [name for name in ("latest", "metrics.jsonl", "tokenizer", "text_encoder") if (out / name).exists()]
+        if taken:
+            raise UserError(f"{out} holds {taken[0]} but no run.json: it is no run; choose another --out")
+        return None
+    if not resume:
+        if (out / "latest").is_file():
+            raise UserError(f"{out} already holds a run; go on with it by --resume, or choose another --out")
+        return None
+    old = json.loads(path.read_text(encoding="utf-8"))
+    corpus, other = made["corpus"], old["corpus"]
+    for name, was, now in differences({k: old.get(k) for k in made if k != "corpus"}, plain({**made, "corpus": None})):
+        raise UserError(f"cannot resume {out}: its {name} is {was}, not {now}")
+    if other["fingerprint"] != corpus["fingerprint"]:
+        raise UserError(f"cannot resume {out}: it was trained on another preparation of {other['name']}")
+    return load_state(out)
+
+
+def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """``(name, old, new)`` of the settings that differ, named as the command line has them.
+
+    Example:
+        >>> list(differences({"plan": {"batch_size": 4, "clip": 1.0}}, {"plan": {"batch_size": 2, "clip": 1.0}}))
+        [('batch_size', 4, 2)]
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            inner = name if (name, key) == ("", "plan") else f"{name}.{key}" if name else key
+            yield from differences(old.get(key), new.get(key), inner)
+    elif name == "stages" and isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, (was, now) in enumerate(zip(old, new, strict=True), start=1):
+            for setting, *values in differences(was, now):
+                yield (f"{setting} of stage {number}", *values)
+    elif old != new:
+        yield name, old, new
+
+
+def begin(fabric: Any, out: Path, made: dict[str, Any], config: Any) -> None:
+    """Say in the folder of a new run how it is made, now that all its parts could be built.
+
+    Until here there is nothing in the folder but ``tokenizer.partial``.
+    """
+    fabric.barrier()  # everybody has read the tokenizer
+    if fabric.is_global_zero:
+        about = {
+            "lingula": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {fabric.device}",
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        write_json(out / "run.json", {**made, **about})
+        shutil.rmtree(out / "tokenizer", ignore_errors=True)  # of a run that never got to a checkpoint
+        (out / "tokenizer.partial").rename(out / "tokenizer")
+        config.save_pretrained(out / "text_encoder")
+    fabric.barrier()
+
+
+def build(
+    fabric: Any, prepared: PreparedCorpus, plan: Recipe, method: str, out: Path, vocabulary: int, seed: int, fresh: bool
+) -> tuple[Any, Any, dict[str, Loader]]:
+    """The method on its towers, the configuration of its text encoder, and the loaders of train and val.
+
+    A fresh run's tokenizer is made in ``tokenizer.partial``; :func:`begin` gives it its name.
+    """
+    folder = out / ("tokenizer.partial" if fresh else "tokenizer")
+    if fabric.is_global_zero and fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+        if plan.text_encoder == SMALL_BERT:
+            texts = (s.lower() for row in prepared.rows("train") for s in prepared.reports[row])
+            train_tokenizer(texts, folder, vocabulary)
+        else:
+            load_tokenizer(plan.text_encoder).save_pretrained(str(folder))
+    fabric.barrier()
+    tokenizer = load_tokenizer(folder)
+    config = text_config(plan.text_encoder, len(tokenizer))
+
+    torch.manual_seed(seed)
+    take_text = plan.text_encoder if plan.pretrained and plan.text_encoder != SMALL_BERT else None
+    model: Any = build_method(
+        method, plan.options, plan.image_encoder, config, plan.image_size, plan.pretrained, take_text
+    )
+    tokens = tokenise(prepared.reports, tokenizer, min(256, model.text_encoder.max_tokens))
+
+    def loader(split: str, training: bool) -> Loader:
+        return Loader(
+            prepared,
+            prepared.rows(split),
+            plan.image_size,
+            plan.resize_to,
+            plan.batch_size,
+            tokens,
+            training,
+            seed,
+            fabric.device,
+            *((fabric.global_rank, fabric.world_size) if training else (0, 1)),
+        )
+
+    loaders = {"train": loader("train", True)}
+    if any(tokens.sentences[row] for row in prepared.rows("val")):
+        loaders["val"] = loader("val", False)
+    return model, config, loaders
+
+
+@dataclasses.dataclass
+class Run:
+    """What all stages share."""
+
+    fabric: Any
+    out: Path
+    plan: Recipe
+    model: Any
+    loaders: dict[str, Loader]
+    log: Log
+    seed: int
+
+    def stage(
+        self,
+        number: int,
+        steps: int,
+        done: int,
+        moments: dict[str, Any] | None,
+        before: int,
+        accumulate: int,
+        log_every: int,
+        checkpoint_every: int,
+    ) -> None:
+        """Fit one stage of the recipe with its own terms, optimiser, warm-up and order of the films.
+
+        Args:
+            number: of the stage, from 0.
+            steps: its length.
+            done: steps taken already, before a resume.
+            moments: the optimiser's state then.
+            before: steps of the stages before it.
+            accumulate, log_every, checkpoint_every: as in :func:`pretrain`.
+        """
+        plan, loader, log = self.plan, self.loaders["train"], self.log
+        self.model.weights = dict(plan.stages[number].weights)
+        loader.seed = self.seed + 7919 * number
+        scaler = loss_scale(self.fabric)
+        optimizer = build_optimizer(self.model, plan, fused=scaler is None)
+        model, fabric_optimizer = self.fabric.setup(self.model, optimizer)
+        if moments is not None:  # only now: the moments go where the parameters have gone
+            optimizer.load_state_dict(moments)
+        epoch = max(1, len(loader) // accumulate)
+        warmup = min(round(plan.warmup_epochs * epoch), max(1, steps // 10))
+
+        def rate(step: int) -> float:
+            return learning_rate_at(step, steps, warmup, plan.learning_rate, plan.start_learning_rate)
+
+        def on_log(step: int, terms: dict[str, float]) -> None:
+            log.terms(before + step, number, rate(step - 1), terms)
+
+        def after_each(step: int) -> None:
+            log.step(before + step)
+            if step % epoch == 0 or step == steps:
+                log.validation(before + step, validate(self.model, self.loaders.get("val")))
+            if step % checkpoint_every == 0 or step == steps:
+                self.fabric.barrier()
+                if self.fabric.is_global_zero:
+                    save_checkpoint(self.out, self.model, optimizer, Progress(number, step, before + step), scaler)
+                self.fabric.barrier()
+
+        with log.bar(f"stage {number + 1} of {len(plan.stages)}", before + done, before + steps):
+            fit(
+                self.fabric,
+                model,
+                fabric_optimizer,
+                loader,
+                rate,
+                steps,
+                done,
+                accumulate,
+                plan.clip,
+                self.seed + number,
+                log_every,
+                on_log,
+                after_each,
+            )
+        online = getattr(self.model, "online", None)
+        if online is not None and not online.started:
+            self.fabric.print(
+                f"warning: stage {number + 1}: no batch had at least {len(online.centres)} sentences with mean cosine "
+                f"<= {online.start_below}, so there were no hard negatives",
+                file=sys.stderr,
+            )
+
+
+def validate(model: Any, loader: Loader | None) -> dict[str, float]:
+    """Retrieval on the validation split, by every process alike; nothing where there is no such split."""
+    return {} if loader is None else retrieval(model, loader)
