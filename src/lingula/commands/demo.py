@@ -9,8 +9,8 @@ from typing import Any
 
 def demo(
     out: Path = Path("demo"),
-    train: int = 6000,
-    val: int = 300,
+    train: int = 5000,
+    val: int = 200,
     test: int = 1000,
     size: int = 96,
     epochs: list[float] | None = None,
@@ -50,7 +50,7 @@ def demo(
 
     if (run / "run.json").exists():
         raise UserError(f"{run} holds an earlier demo; delete {out} or choose another --out")
-    pretrain(corpus_folder, run, recipe="scratch", image_size=size, epochs=epochs or [4.0, 0.5], seed=seed)
+    pretrain(corpus_folder, run, recipe="scratch", image_size=size, epochs=epochs or [4.0, 0.4], seed=seed)
 
     console.rule("3  measure")
     summary = measure(run, corpus, tuple(range(subsets)))
