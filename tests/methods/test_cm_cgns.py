@@ -356,6 +356,29 @@ def test_before_the_bank_starts_the_loss_is_plain_info_nce_without_a_margin(tiny
     assert terms["margin"] == 0
 
 
+def test_the_film_term_contrasts_films_under_a_fixed_query_and_is_off_by_default(tiny):
+    model, batch = build(tiny), tiny.double(tiny.batch((2, 1, 3)))
+    assert "film" not in model(batch)
+    model.weights = {"film": 2.0}
+    (name, value), *others = model(batch).items()
+    assert (name, others) == ("film", [])
+    patches, sentences = model.encode_image(batch.image)[2], model.encode_text(batch.reports)[2]
+    total = 0.0
+    for n, own in enumerate(batch.reports.report_of_sentence.tolist()):
+        cosines = []
+        for film in range(3):  # this sentence's own representation of each film, one at a time
+            swapped = patches[[film, film, film]]
+            v = model.cross_attention(swapped, sentences, batch.reports).image_to_report[n].tolist()
+            f = sentences[n].tolist()
+            dot = sum(a * b for a, b in zip(f, v, strict=True))
+            cosines.append(dot / math.sqrt(sum(a * a for a in f)) / math.sqrt(sum(b * b for b in v)))
+        total -= math.log(
+            math.exp(cosines[own] / model.temperature_local)
+            / sum(math.exp(c / model.temperature_local) for c in cosines)
+        )
+    assert value.item() == pytest.approx(2.0 * total / 6, rel=1e-9)
+
+
 # What it costs.
 
 
@@ -449,7 +472,7 @@ def test_the_recipes_are_the_papers():
         assert (recipe.weight_decay, recipe.batch_size, recipe.warmup_epochs) == (1e-6, 64, 1.0)
         assert (recipe.image_encoder, recipe.image_size, recipe.pretrained) == ("resnet50", 224, True)
     one, two = (stage.weights for stage in recipes["paper"].stages)
-    assert one == {"global": 1.0, "report": 1.0, "margin": 1.0, "image": 1.0}
+    assert one == {"global": 1.0, "report": 1.0, "margin": 1.0, "image": 1.0, "film": 0.0}  # film is ours, and off
     assert two == one | {"reconstruction": 10.0}
     assert recipes["official"].stages[0].weights["margin"] == 1e-4
     assert "reconstruction" in SCRATCH.stages[-1].weights
