@@ -29,8 +29,7 @@ COMMANDS = Registry(
 def main(arguments: list[str] | None = None) -> None:
     """Run ``lingula COMMAND ...``; errors that the user can mend are one line on stderr and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # PyTorch's threads spin while they wait for each other, on cores that others may need. With one of two cores
-    # taken, a training step took 0.53 s as it comes and 0.30 s with a short spin; on a quiet machine the same.
+    # PyTorch's threads spin while they wait for each other, on cores that others may need: let them spin briefly.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
