@@ -125,7 +125,7 @@ def check(method: str, plan: Recipe, counts: dict[str, int], seed: int, accelera
 
 
 def precision_of(precision: str, accelerator: str) -> str:
-    """``auto`` is bf16-mixed on hardware with bf16 arithmetic; on other CPUs it would be two to three times slower."""
+    """``auto`` is bf16-mixed on hardware with bf16 arithmetic; on other CPUs it would only be slower."""
     if precision != "auto":
         return {"32": "32-true"}.get(precision, precision)
     if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
