@@ -124,7 +124,7 @@ def tiny() -> SimpleNamespace:
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a prepared corpus: 24, 8 and 16 synthetic films of 48 pixels. Read it only."""
     from lingula.corpora.synthetic import Synthetic
-    from lingula.data.prepared import prepare
+    from lingula.data.preparation import prepare
 
     folder = tmp_path_factory.mktemp("tiny") / "corpus"
     prepare(Synthetic(train=24, val=8, test=16, film_size=48), folder, 48, workers=0, log=lambda line: None)

@@ -12,7 +12,7 @@ import pytest
 def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared synthetic corpus: 24 train, 8 val and 24 test films of 72 pixels. Read it only."""
     from lingula.corpora.synthetic import Synthetic
-    from lingula.data.prepared import prepare
+    from lingula.data.preparation import prepare
 
     folder = tmp_path_factory.mktemp("small") / "corpus"
     prepare(Synthetic(train=24, val=8, test=24, film_size=72), folder, size=72, workers=0, log=lambda line: None)

@@ -56,7 +56,7 @@ def test_one_step_at_the_papers_size(tmp_path):
     from transformers import BertConfig, BertModel
 
     from lingula.corpora.synthetic import Synthetic
-    from lingula.data.prepared import prepare
+    from lingula.data.preparation import prepare
     from lingula.data.tokens import train_tokenizer
 
     corpus = prepare(Synthetic(train=8, val=0, test=0, film_size=256), tmp_path / "corpus", 256, workers=0)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lingula.corpora.csv_table import CsvTable
 from lingula.data.image import letterbox, read_image
-from lingula.data.prepared import prepare
+from lingula.data.preparation import prepare
 from lingula.data.study import LeftOut, Study
 from lingula.registry import UserError
 

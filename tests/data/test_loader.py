@@ -6,7 +6,7 @@ import torch
 
 from lingula.corpora.synthetic import Synthetic
 from lingula.data.loader import Loader
-from lingula.data.prepared import prepare
+from lingula.data.preparation import prepare
 from lingula.data.tokens import tokenise, train_tokenizer
 from lingula.registry import UserError
 

@@ -1,44 +1,50 @@
-"""Preparation: what lands on disk, what is refused, and that a kill costs nothing."""
+"""Masks and boxes in a prepared corpus, against films and masks drawn by hand; and the sizes that others state."""
 
 from __future__ import annotations
 
-import json
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from lingula.data import films, prepared
-from lingula.data.image import Geometry, letterbox
-from lingula.data.prepared import PreparedCorpus, draw_splits, fingerprint_of, prepare
-from lingula.data.study import Box, LeftOut, Sentence, Study
+from lingula.data.preparation import prepare
+from lingula.data.prepared import PreparedCorpus
+from lingula.data.reader import Stated
+from lingula.data.study import Box, LeftOut, Study
 from lingula.registry import UserError
 
+HEIGHT, WIDTH, SIZE = 20, 12, 10  # half size: 10 by 6 pixels, two empty columns on both sides
 
-def film(seed: int, height: int = 40, width: int = 30) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+def film(value: int) -> np.ndarray:
+    return np.full((HEIGHT, WIDTH), value, dtype=np.uint8)
+
+
+def block(height: int, width: int, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    mask = np.zeros((height, width), dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def rectangle(x0: int, y0: int, x1: int, y1: int) -> partial[np.ndarray]:
+    return partial(_rectangle, (x0, y0, x1, y1))
+
+
+def _rectangle(box: tuple[int, int, int, int], height: int, width: int) -> np.ndarray:
+    return block(height, width, *box)
 
 
 @dataclass
 class Toy:
-    """A corpus of given rows."""
-
     rows: list[Study | LeftOut]
-    version: str = "1"
-    label_groups: dict[str, list[str]] = field(default_factory=dict)
+    stated: tuple[Stated, ...] = ()
+    uncertain_as: dict[str, float] = field(default_factory=dict)
+    unknown_as: dict[str, float] = field(default_factory=dict)
     name = "toy"
     licence = "CC0"
 
@@ -46,589 +52,130 @@ class Toy:
         yield from self.rows
 
     def fingerprint(self) -> str:
-        return self.version
+        return "1"
 
 
 def study(number: int, **fields: Any) -> Study:
-    ours: dict[str, Any] = {
-        "study_id": f"s{number}",
-        "patient_id": f"p{number // 2}",
-        "image": partial(film, number),
-        "split": ("train", "train", "val", "test")[number // 2 % 4],
-        "row": f"row {number + 2} of toy.csv",
-    }
-    return Study(**{**ours, **fields})
+    return Study(f"s{number}", f"p{number}", partial(film, number), "train", row=f"row {number}", **fields)
 
 
-def toy(count: int = 8, **fields: Any) -> Toy:
-    return Toy([study(number, **fields) for number in range(count)])
-
-
-def quiet(_: str) -> None:
-    pass
-
-
-def run(corpus: Any, out: Path, **options: Any) -> PreparedCorpus:
-    return prepare(corpus, out, **{"size": 16, "workers": 0, "log": quiet, **options})
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-# What lands on disk ---------------------------------------------------------------------------------------------------
-
-
-def test_every_column_says_what_the_study_said(tmp_path: Path) -> None:
-    Image.fromarray(film(5, 60, 20)).save(tmp_path / "a.png")
-    rows = [
-        study(
-            0,
-            image=tmp_path / "a.png",
-            view="PA",
-            sentences=(
-                Sentence("small nodule.", "nodule", "nodule", (2, 30, 12, 60)),
-                Sentence("no effusion."),
-            ),
-            labels={"nodule": 1, "effusion": 0},
-            boxes=(Box("nodule", 2, 30, 12, 60), Box("heart", 0, 0, 20.4, 60)),
-            content="nodule",
-        ),
-        study(2, labels={"nodule": -1, "mass": float("nan")}),
-    ]
-    corpus = run(Toy(rows, label_groups={"class": ["nodule", "normal"]}), tmp_path / "out")
-    row = corpus.index.iloc[0].to_dict()
-    assert {name: row[name] for name in ("study_id", "patient_id", "split", "view", "content", "row")} == {
-        "study_id": "s0",
-        "patient_id": "p0",
-        "split": "train",
-        "view": "PA",
-        "content": "nodule",
-        "row": "row 2 of toy.csv",
-    }
-    assert row["image"] == str(tmp_path / "a.png")
-    assert Geometry(row["scale"], row["pad_x"], row["pad_y"], row["height"], row["width"]) == Geometry.of(60, 20, 16)
-    assert list(row["sentences"]) == ["small nodule.", "no effusion."]
-    assert list(row["meanings"]) == ["nodule", None]
-    assert list(row["findings"]) == ["nodule", None]
-    scale, pad_x = 16 / 60, 5
-    np.testing.assert_allclose(row["sentence_boxes"][0], [2 * scale + pad_x, 8, 12 * scale + pad_x, 16])
-    assert row["sentence_boxes"][1] is None
-    assert corpus.index.iloc[1]["content"] is None
-    assert corpus.index.iloc[1]["image"] == ""
-    assert corpus.boxes["row"].tolist() == [0, 0]
-    assert corpus.boxes["name"].tolist() == ["nodule", "heart"]
-    # the heart's box overshoots its film by less than a pixel, and is clipped to it
-    np.testing.assert_allclose(corpus.boxes[["x0", "y0", "x1", "y1"]].iloc[1], [pad_x, 0, 20 * scale + pad_x, 16])
-    assert corpus.label_names == ["nodule", "effusion", "mass", "normal"]
-    assert corpus.label_groups == {"class": ["nodule", "normal"]}
-    labels = corpus.labels(["effusion", "nodule", "normal"])
-    assert labels.dtype == np.float32
-    np.testing.assert_array_equal(labels, [[0, 1, np.nan], [np.nan, -1, np.nan]])
-    assert corpus.index["label:mass"].dtype == np.float32
-    assert corpus.reports == [["small nodule.", "no effusion."], []]
-    assert len(corpus) == 2
-    with pytest.raises(UserError, match="no label 'nodul'; did you mean 'nodule'"):
-        corpus.labels(["nodul"])
+def run(rows: list[Study | LeftOut], out: Path, **options: Any) -> PreparedCorpus:
+    options = {"size": SIZE, "workers": 0, "log": lambda _: None, **options}
+    return prepare(Toy(rows), out, **options)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_pixels_are_the_letterboxed_films_in_the_order_of_the_index(tmp_path: Path, workers: int) -> None:
-    corpus = run(toy(40), tmp_path / "out", workers=workers)
-    assert corpus.index["study_id"].tolist() == [f"s{number}" for number in range(40)]
-    assert isinstance(corpus.pixels, np.memmap)
-    assert not corpus.pixels.flags.writeable
-    for number in range(40):
-        np.testing.assert_array_equal(corpus.pixels[number], letterbox(film(number), 16)[0])
-    assert sorted(path.name for path in corpus.folder.iterdir()) == [
-        "boxes.parquet",
-        "corpus.json",
-        "index.parquet",
-        "left_out.csv",
-        "pixels.npy",
+def test_masks_lie_where_their_films_do(tmp_path: Path, workers: int) -> None:
+    file = tmp_path / "lung.png"
+    Image.fromarray(block(HEIGHT, WIDTH, 0, 0, 6, 10)).save(file)
+    rows: list[Study | LeftOut] = [
+        study(0, masks={"lung": file, "heart": rectangle(6, 4, 10, 8)}),
+        study(1),
+        study(2, masks={"lung": rectangle(3, 0, 6, 2)}),  # covers half of the first pixel, and the next whole
+        study(3, masks={"heart": rectangle(0, 0, 0, 0)}),
     ]
+    corpus = run(rows, tmp_path / "out", workers=workers)
+    corpus = PreparedCorpus.open(corpus.folder)
+    assert corpus.mask_names == ["heart", "lung"]
+    assert corpus.rows_with_mask("lung").tolist() == [0, 2]
+    assert corpus.rows_with_mask("heart").tolist() == [0, 3]
+    lungs = corpus.masks([2, 0], "lung")
+    np.testing.assert_array_equal(lungs[1], block(SIZE, SIZE, 2, 0, 5, 5))
+    np.testing.assert_array_equal(lungs[0], block(SIZE, SIZE, 3, 0, 5, 1))
+    np.testing.assert_array_equal(corpus.masks([0], "heart")[0], block(SIZE, SIZE, 5, 2, 7, 4))
+    assert not corpus.masks([3], "heart").any()
+    with pytest.raises(KeyError):
+        corpus.masks([1], "lung")
+    with pytest.raises(UserError, match="corpus toy has no mask 'lungs'; did you mean 'lung'"):
+        corpus.masks([0], "lungs")
 
 
-def test_corpus_json(tmp_path: Path) -> None:
-    rows = [*toy().rows, LeftOut("row 10", "other view: LL", bad=False), LeftOut("row 11", "other view: RL", bad=False)]
-    lines: list[str] = []
-    corpus = run(Toy(rows), tmp_path / "out", log=lines.append)
-    meta = json.loads((tmp_path / "out" / "corpus.json").read_text())
-    assert meta == corpus.meta
-    assert (meta["format"], meta["name"], meta["licence"], meta["size"]) == (1, "toy", "CC0", 16)
-    assert meta["studies"] == {"train": 4, "val": 2, "test": 2}
-    assert meta["patients"] == {"train": 2, "val": 1, "test": 1}
-    assert meta["left_out"] == {"other view": 2}
-    assert lines[0] == "toy: left out 2 rows: other view"
-    left_out = pd.read_csv(tmp_path / "out" / "left_out.csv")
-    assert left_out.to_dict("records")[1] == {"row": "row 11", "reason": "other view: RL"}
-    other = run(Toy(toy().rows, version="2"), tmp_path / "other")
-    assert other.fingerprint != corpus.fingerprint
-    assert other.meta["index_sha256"] == corpus.meta["index_sha256"]
-    changed = run(Toy([*toy(7).rows, study(7, view="AP")]), tmp_path / "changed")
-    assert changed.meta["index_sha256"] != corpus.meta["index_sha256"]
+def raising(height: int, width: int) -> np.ndarray:
+    raise ValueError(f"run-length code ends at 999, past the {height * width} pixels of its film")
 
 
-def test_rows_of_a_split(tmp_path: Path) -> None:
-    corpus = run(toy(), tmp_path / "out")
-    assert [corpus.rows(split).tolist() for split in ("train", "val", "test")] == [[0, 1, 2, 3], [4, 5], [6, 7]]
-    with pytest.raises(UserError, match="unknown split 'dev'"):
-        corpus.rows("dev")
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ("small.png", "row 1: bad mask: small.png has 12 by 19 pixels, its film 12 by 20"),
+        ("absent.png", "row 1: missing mask file: lung: "),
+        ("lossy.jpg", "row 1: bad mask: .*a mask must be lossless, this is a JPEG"),
+        (raising, "row 1: bad mask: run-length code ends at 999, past the 240 pixels of its film"),
+        (lambda height, width: np.zeros((height, width)), "row 1: bad mask: expected a mask of shape .* in bool"),
+    ],
+)
+def test_a_bad_mask_stops_or_is_left_out_by_name(tmp_path: Path, mask: Any, message: str) -> None:
+    Image.fromarray(np.zeros((19, WIDTH), dtype=np.uint8)).save(tmp_path / "small.png")
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), dtype=np.uint8)).save(tmp_path / "lossy.jpg")
+    bad = tmp_path / mask if isinstance(mask, str) else mask
+    good = rectangle(0, 0, 6, 10)
+    rows: list[Study | LeftOut] = [study(0, masks={"lung": good}), study(1, masks={"lung": bad})]
+    rows.append(study(2, masks={"lung": rectangle(6, 10, 12, 20)}))
+    with pytest.raises(UserError, match=message):
+        run(rows, tmp_path / "out")
+    corpus = run(rows, tmp_path / "out", skip_bad_rows=True)
+    assert corpus.index["study_id"].tolist() == ["s0", "s2"]
+    masks = corpus.masks([0, 1], "lung")  # the masks have moved with their films
+    np.testing.assert_array_equal(masks[0], block(SIZE, SIZE, 2, 0, 5, 5))
+    np.testing.assert_array_equal(masks[1], block(SIZE, SIZE, 5, 5, 8, 10))
 
 
-def test_a_corpus_pickles_as_its_path(tmp_path: Path) -> None:
-    corpus = run(toy(), tmp_path / "out")
-    data = pickle.dumps(corpus)
-    assert len(data) < 1000
-    np.testing.assert_array_equal(pickle.loads(data).pixels, corpus.pixels)
+def test_mask_files_of_many_modes(tmp_path: Path) -> None:
+    """Whatever the file says that is not black and not transparent is the mask."""
+    truth = block(HEIGHT, WIDTH, 3, 2, 9, 11)
+    grey = Image.fromarray(truth.astype(np.uint8) * 255)
+    palette = Image.fromarray(truth.astype(np.uint8), "P")
+    palette.putpalette([0, 0, 0, 200, 10, 10])
+    alpha = Image.merge("RGBA", [grey.point(lambda _: 255)] * 3 + [grey])
+    files = {
+        "one.png": Image.fromarray(truth),
+        "ones.png": Image.fromarray(truth.astype(np.uint8)),
+        "grey.png": grey,
+        "deep.png": Image.fromarray(truth.astype(np.uint16) * 40000),
+        "colour.png": Image.merge("RGB", [grey, grey.point(lambda _: 0), grey]),
+        "palette.png": palette,
+        "alpha.png": alpha,
+        "plain.bmp": grey,
+    }
+    rows: list[Study | LeftOut] = []
+    for number, (name, picture) in enumerate(files.items()):
+        picture.save(tmp_path / name)
+        rows.append(study(number, masks={"lung": tmp_path / name}))
+    corpus = run(rows, tmp_path / "out", size=HEIGHT)
+    pad = (HEIGHT - WIDTH) // 2
+    for name, mask in zip(files, corpus.masks(range(len(rows)), "lung"), strict=True):
+        np.testing.assert_array_equal(mask[:, pad : pad + WIDTH], truth, err_msg=name)
 
 
-# Preparing again ------------------------------------------------------------------------------------------------------
+def test_where_annotators_looked(tmp_path: Path) -> None:
+    rows: list[Study | LeftOut] = [
+        study(0, boxes=(Box("nodule", 0, 0, 4, 4),)),
+        study(1, annotated=("nodule", "mass")),
+        study(2),
+        study(3, boxes=(Box("mass", 0, 0, 4, 4), Box("mass", 4, 4, 8, 8)), annotated=("nodule",)),
+    ]
+    corpus = run(rows, tmp_path / "out")
+    assert corpus.box_names == ["mass", "nodule"]
+    assert corpus.rows_with_boxes(["nodule"]).tolist() == [0, 1, 3]
+    assert corpus.rows_with_boxes(["mass", "nodule"]).tolist() == [1, 3]
+    with pytest.raises(UserError, match="corpus toy has no boxes 'nodules'; did you mean 'nodule'"):
+        corpus.rows_with_boxes(["nodules"])
 
 
-def test_preparing_twice_does_nothing(tmp_path: Path) -> None:
-    run(toy(), tmp_path / "out")
-    before = content(tmp_path / "out")
-
-    def fail() -> np.ndarray:
-        raise AssertionError("a film was drawn again")
-
-    lines: list[str] = []
-    again = run(toy(image=fail), tmp_path / "out", log=lines.append)
-    assert len(again) == 8
-    assert lines == [f"toy: already prepared in {tmp_path / 'out'}, 8 studies; nothing to do"]
-    assert content(tmp_path / "out") == before
-
-
-def test_another_preparation_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    run(toy(), tmp_path / "out")
-    with pytest.raises(
-        UserError, match=r"already holds another prepared corpus: size was 16, now 8; name another folder"
-    ):
-        run(toy(), tmp_path / "out", size=8)
-    with pytest.raises(UserError, match="seed was 0, now 3"):
-        run(toy(), tmp_path / "out", seed=3)
-    with pytest.raises(UserError, match="the source's table or the reader's arguments differ"):
-        run(Toy(toy().rows, version="2"), tmp_path / "out")
-
-
-def test_a_folder_with_files_of_ours_but_no_corpus_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "pixels.npy").write_bytes(b"precious")
-    with pytest.raises(UserError, match=r"holds pixels\.npy but no corpus\.json"):
-        run(toy(), tmp_path)
-    assert (tmp_path / "pixels.npy").read_bytes() == b"precious"
-
-
-def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "out").touch()
-    with pytest.raises(UserError, match="cannot write to"):
-        run(toy(), tmp_path / "out")
-
-
-def test_a_disk_too_small_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(films.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})())
-    with pytest.raises(UserError, match=r"films of 16 px"):
-        run(toy(), tmp_path / "out")
-
-
-# Interruptions --------------------------------------------------------------------------------------------------------
-
-
-class Drawer:
-    """Counts its films, and is interrupted at one of them."""
-
-    def __init__(self, stop_at: int | None) -> None:
-        self.stop_at = stop_at
-        self.calls: Counter[int] = Counter()
-
-    def __call__(self, number: int) -> np.ndarray:
-        if number == self.stop_at:
-            self.stop_at = None
-            raise KeyboardInterrupt
-        self.calls[number] += 1
-        return film(number)
-
-
-@pytest.mark.parametrize("stop_at", [0, 1, 17, 39])
-def test_an_interrupted_preparation_goes_on(tmp_path: Path, stop_at: int) -> None:
-    drawer = Drawer(stop_at)
-    corpus = Toy([study(number, image=partial(drawer, number)) for number in range(40)])
-    with pytest.raises(KeyboardInterrupt):
-        run(corpus, tmp_path / "out")
-    with pytest.raises(UserError, match="was not finished; run the same command again"):
-        PreparedCorpus.open(tmp_path / "out")
-    lines: list[str] = []
-    run(corpus, tmp_path / "out", log=lines.append)
-    assert lines[0].endswith(f"{stop_at} of 40 films are there")
-    assert set(drawer.calls.values()) == {1}
-    assert len(drawer.calls) == 40
-    run(toy(40), tmp_path / "whole")
-    assert content(tmp_path / "out") == content(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("step", ["_write_parquet", "_write_left_out", "_content_hash"])
-def test_an_interruption_while_finishing_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(prepared, step, stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(toy(), tmp_path / "out")
-    drawer = Drawer(None)
-    run(Toy([study(number, image=partial(drawer, number)) for number in range(8)]), tmp_path / "out")
-    assert not drawer.calls
-    run(toy(), tmp_path / "whole")
-    assert content(tmp_path / "out") == content(tmp_path / "whole")
-
-
-def test_a_square_that_was_lost_is_drawn_again(tmp_path: Path) -> None:
-    """A power cut may keep the record of a film and lose its square."""
-    drawer = Drawer(30)
-    corpus = Toy([study(number, image=partial(drawer, number)) for number in range(40)])
-    with pytest.raises(KeyboardInterrupt):
-        run(corpus, tmp_path / "out")
-    squares = np.load(tmp_path / "out" / "unfinished" / "pixels.npy", mmap_mode="r+")
-    squares[7] = 0
-    squares.flush()
-    run(corpus, tmp_path / "out")
-    assert drawer.calls[7] == 2
-    assert sum(drawer.calls.values()) == 41
-    run(toy(40), tmp_path / "whole")
-    assert content(tmp_path / "out") == content(tmp_path / "whole")
-
-
-def test_an_unfinished_preparation_of_another_corpus_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(toy(image=partial(Drawer(0), 0)), tmp_path / "out")
-    with pytest.raises(UserError, match="holds an unfinished preparation of another corpus: size was 16, now 32"):
-        run(toy(), tmp_path / "out", size=32)
-
-
-KILLED = """
-import os, sys, time
-from functools import partial
-from pathlib import Path
-import numpy as np
-from lingula.data.prepared import prepare
-from lingula.data.study import Study
-
-def film(number, calls):
-    time.sleep(0.01)
-    with open(calls, "a") as file:
-        file.write(f"{number} {os.getpid()}\\n")
-    return np.random.default_rng(number).integers(0, 256, (40, 30), dtype=np.uint8)
-
-class Toy:
-    name, licence = "toy", "CC0"
-    def studies(self):
-        for n in range(200):
-            yield Study(f"s{n}", f"p{n}", partial(film, n, sys.argv[2]), split="train")
-    def fingerprint(self):
-        return "1"
-
-if __name__ == "__main__":
-    prepare(Toy(), Path(sys.argv[1]), size=16, workers=int(sys.argv[3]))
-"""
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and that nobody waited for does not."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/cmdline").read_bytes() != b"" if Path("/proc").is_dir() else True
-    except OSError:
-        return False
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_preparation_goes_on(tmp_path: Path, workers: int) -> None:
-    script, calls, out = tmp_path / "script.py", tmp_path / "calls", tmp_path / "out"
-    script.write_text(KILLED)
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, script, out, calls, str(workers)], stdout=subprocess.DEVNULL)
-
-    process = start()
-    deadline = time.monotonic() + 60
-    while not calls.exists() or calls.read_text().count("\n") < 60:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    pids = {int(line.split()[1]) for line in calls.read_text().splitlines()}
-    assert len(pids) == max(workers, 1)
-    while any(map(alive, pids)):  # its workers leave with it
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    seen = calls.read_text().count("\n")
-    assert 60 <= seen < 200
-    records = np.fromfile(out / "unfinished" / "progress.bin", dtype=films.RECORD_TYPE)
-    done = set(np.flatnonzero(records["state"] == films.DONE).tolist())
-    assert seen - len(done) <= max(workers, 1)  # only those being drawn when the signal came
-    assert start().wait() == 0
-    counts = Counter(int(line.split()[0]) for line in calls.read_text().splitlines())
-    assert set(counts) == set(range(200))
-    assert all(counts[number] == 1 for number in done)
-    run(Toy([Study(f"s{n}", f"p{n}", partial(film, n), split="train") for n in range(200)]), tmp_path / "whole")
-    assert content(out) == content(tmp_path / "whole")
-
-
-# Bad rows -------------------------------------------------------------------------------------------------------------
-
-
-def never() -> np.ndarray:
-    raise AssertionError("a film was drawn although rows were bad")
-
-
-BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
-    "missing": (lambda folder: {"image": folder / "none.png"}, "missing image file: .*none.png"),
-    "sentence": (lambda _: {"sentences": (Sentence(" "),)}, "empty sentence"),
-    "box": (lambda _: {"boxes": (Box("a", 3, 4, 3, 9),)}, "empty box: a at 3, 4, 3, 9"),
-    "nan box": (lambda _: {"boxes": (Box("a", float("nan"), 4, 3, 9),)}, "empty box: a at nan"),
-    "label": (lambda _: {"labels": {"a": 2}}, "unknown label value: a is 2"),
-    "split": (lambda _: {"split": "dev"}, "unknown split: 'dev'"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD)
-def test_bad_rows_are_found_before_any_film_is_drawn(tmp_path: Path, kind: str) -> None:
-    fields, reason = BAD[kind]
-    rows = toy(image=never).rows
-    rows[3] = study(3, **{"image": never, **fields(tmp_path)})
-    rows += [LeftOut("row 10 of toy.csv", "empty report"), LeftOut("row 11 of toy.csv", "empty report")]
-    with pytest.raises(UserError, match=f"toy: row 5 of toy.csv: {reason}") as error:
-        run(Toy(rows), tmp_path / "out")
-    assert str(error.value).endswith("; 2 more bad rows; mend them, or leave them out with --skip_bad_rows")
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_first_bad_row_is_named_and_the_others_counted(tmp_path: Path) -> None:
-    rows = [*toy().rows, *(LeftOut(f"row {n}", "empty report") for n in (20, 21, 22))]
-    with pytest.raises(UserError) as error:
-        run(Toy(rows), tmp_path / "out")
-    assert str(error.value) == (
-        "toy: row 20: empty report; 2 more bad rows; mend them, or leave them out with --skip_bad_rows"
+def test_stated_sizes_are_printed_beside_what_was_found(tmp_path: Path) -> None:
+    stated = (
+        Stated(2, "studies", "The paper"),
+        Stated(5, "patients", "The publisher", "version 1 had more"),
+        Stated(1, "effusion", "Table 2"),
     )
-
-
-def test_bad_rows_are_skipped_when_asked(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    rows = toy(12).rows
-    rows[1] = study(1, image=tmp_path / "none.png")
-    rows[5] = study(5, image=tmp_path / "broken.png")
-    rows[8] = study(8, boxes=(Box("a", 0, 0, 32, 10),))  # 30 wide
-    rows[9] = study(9, sentences=(Sentence("a box.", box=(0, -2, 9, 10)),))
-    rows[10] = study(10, image=partial(np.zeros, (4, 4, 3), np.uint8))
-    rows.insert(0, LeftOut("row 1", "empty report"))
+    rows: list[Study | LeftOut] = [study(0, labels={"effusion": 1}), study(1, labels={"effusion": 1})]
+    rows.append(LeftOut("row 2", "lateral view", bad=False))
     lines: list[str] = []
-    corpus = run(Toy(rows), tmp_path / "out", skip_bad_rows=True, log=lines.append)
-    kept = [0, 2, 3, 4, 6, 7, 11]
-    assert corpus.index["study_id"].tolist() == [f"s{number}" for number in kept]
-    for position, number in enumerate(kept):
-        np.testing.assert_array_equal(corpus.pixels[position], letterbox(film(number), 16)[0])
-    assert corpus.meta["left_out"] == {
-        "box outside its image": 2,
-        "empty report": 1,
-        "missing image file": 1,
-        "unreadable image": 2,
-    }
-    said = [line for line in lines if line.startswith("toy: left out row")]
-    assert len(said) == 6
-    assert f"toy: left out row 7 of toy.csv: unreadable image: cannot read image {tmp_path / 'broken.png'}" in said[2]
-    assert "box outside its image: a at 0, 0, 32, 10 in a film of 30 by 40 pixels" in said[3]
-    assert "got (4, 4, 3)" in said[5]
-    assert len(pd.read_csv(tmp_path / "out" / "left_out.csv")) == 6
-
-
-def test_an_unreadable_film_stops_but_costs_nothing(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    drawer = Drawer(None)
-    rows: list[Study | LeftOut] = [study(number, image=partial(drawer, number)) for number in range(8)]
-    rows[2] = study(2, image=tmp_path / "broken.png")
-    rows[6] = study(6, image=tmp_path / "broken.png")
-    with pytest.raises(UserError, match=r"row 4 of toy\.csv: unreadable image: .*; 1 more bad row; mend them"):
-        run(Toy(rows), tmp_path / "out")
-    corpus = run(Toy(rows), tmp_path / "out", skip_bad_rows=True)
-    assert len(corpus) == 6
-    assert set(drawer.calls.values()) == {1}
-    clean = Toy([row for row in rows if isinstance(row, Study) and row.study_id not in ("s2", "s6")])
-    assert (run(clean, tmp_path / "clean").pixels == corpus.pixels).all()
-
-
-def test_a_mended_film_lets_the_preparation_finish(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    rows = [*toy().rows, study(8, image=broken, split="train")]
-    with pytest.raises(UserError, match="unreadable image"):
-        run(Toy(rows), tmp_path / "out")
-    Image.fromarray(film(8)).save(broken)
-    assert len(run(Toy(rows), tmp_path / "out")) == 9
-
-
-def test_two_studies_of_one_id(tmp_path: Path) -> None:
-    rows = [*toy().rows, replace(toy().rows[2], row="row 30")]
-    with pytest.raises(UserError, match=r"study 's2' is there twice: row 4 of toy\.csv and row 30"):
-        run(Toy(rows), tmp_path / "out")
-
-
-def test_nothing_left(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no split left to train on: 0 studies"):
-        run(Toy([]), tmp_path / "out")
-    rows = [*toy(8, split="test").rows, *(LeftOut(f"row {n}", "other view: LL", bad=False) for n in range(5))]
-    with pytest.raises(
-        UserError, match="no split left to train on: 8 studies, none of them train; left out: 5 other view"
-    ):
-        run(Toy(rows), tmp_path / "out")
-
-
-# Splits ---------------------------------------------------------------------------------------------------------------
-
-
-def test_a_patient_in_two_splits(tmp_path: Path) -> None:
-    rows = toy().rows
-    rows[5] = study(5, split="test")
-    with pytest.raises(UserError, match=r"patient 'p2' is in two splits: val \(row 6 .*\) and test \(row 7 .*\)"):
-        run(Toy(rows), tmp_path / "out")
-
-
-def test_drawn_splits_follow_the_patient_alone(tmp_path: Path) -> None:
-    rows = toy(60, split=None).rows
-    first = run(Toy(rows), tmp_path / "a").index.set_index("study_id")["split"]
-    other = run(Toy(rows[::-1]), tmp_path / "b").index.set_index("study_id")["split"]
-    assert first.to_dict() == other.to_dict()
-    assert first.nunique() == 3
-    patients = run(Toy(rows), tmp_path / "c").index.groupby("patient_id")["split"].nunique()
-    assert (patients == 1).all()
-    assert run(Toy(rows), tmp_path / "d", seed=1).index["split"].tolist() != first.tolist()
-
-
-def test_drawn_fractions_and_stability() -> None:
-    patients = [f"p{number}" for number in range(20000)]
-    chosen = draw_splits(patients, {"test": 0.2, "val": 0.05}, seed=0)
-    sizes = Counter(chosen.values())
-    assert sizes["test"] == pytest.approx(4000, abs=5 * (20000 * 0.2 * 0.8) ** 0.5)
-    assert sizes["val"] == pytest.approx(1000, abs=5 * (20000 * 0.05 * 0.95) ** 0.5)
-    half = draw_splits(patients[::2], {"test": 0.2, "val": 0.05}, seed=0)
-    assert all(chosen[patient] == split for patient, split in half.items())
-    other = draw_splits(patients, {"test": 0.2, "val": 0.05}, seed=1)
-    assert other != chosen
-
-
-@pytest.mark.parametrize("count", range(1, 12))
-@pytest.mark.parametrize("seed", range(5))
-def test_small_corpora_have_every_split_they_can(count: int, seed: int) -> None:
-    patients = [f"p{number}" for number in range(count)]
-    chosen = draw_splits(patients, {"test": 0.1, "val": 0.1}, seed)
-    assert set(chosen) == set(patients)
-    assert set(chosen.values()) == ({"train", "val", "test"} if count >= 3 else {"train"})
-    assert draw_splits(patients[::-1], {"test": 0.1, "val": 0.1}, seed) == chosen
-    assert set(draw_splits(patients, {"test": 0.0, "val": 0.0}, seed).values()) == {"train"}
-
-
-def test_partly_given_splits(tmp_path: Path) -> None:
-    """Studies follow their patient; the others never enlarge a split that the corpus gives."""
-    rows = [study(n, split="test" if n < 4 else None) for n in range(80)]
-    rows[1] = study(1, split=None)  # of patient p0, whose other study is test
-    lines: list[str] = []
-    index = run(Toy(list(rows)), tmp_path / "a", test_fraction=0.5, log=lines.append).index
-    assert index.loc[index["split"] == "test", "study_id"].tolist() == ["s0", "s1", "s2", "s3"]
-    assert set(index["split"]) == {"train", "val", "test"}
-    assert any("38 patients without a split were drawn into train, val" in line for line in lines)
-
-
-def test_fractions_that_leave_no_train(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="must leave a share for train"):
-        run(toy(), tmp_path / "out", val_fraction=0.5, test_fraction=0.5)
-
-
-# Processes ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_function_that_no_process_can_take(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be sent to a process"):
-        run(toy(image=lambda: film(0)), tmp_path / "out", workers=2)
-    assert len(run(toy(image=lambda: film(0)), tmp_path / "out", workers=None)) == 8
-
-
-def test_negative_workers(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="workers must be 0 or more"):
-        run(toy(), tmp_path / "out", workers=-1)
-
-
-def dies() -> np.ndarray:
-    os._exit(3)
-
-
-def test_a_worker_that_dies_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a process that decodes films died"):
-        run(toy(image=dies), tmp_path / "out", workers=1)
-
-
-# Opening --------------------------------------------------------------------------------------------------------------
-
-
-def test_opening_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such folder"):
-        PreparedCorpus.open(tmp_path / "none")
-    with pytest.raises(UserError, match=r"it holds no corpus\.json"):
-        PreparedCorpus.open(tmp_path)
-
-
-def test_opening_another_format(tmp_path: Path) -> None:
-    run(toy(), tmp_path / "out")
-    meta = json.loads((tmp_path / "out" / "corpus.json").read_text())
-    (tmp_path / "out" / "corpus.json").write_text(json.dumps({**meta, "format": 2}))
-    for call in (lambda: PreparedCorpus.open(tmp_path / "out"), lambda: run(toy(), tmp_path / "out")):
-        with pytest.raises(UserError, match="was prepared by format 2, this lingula reads 1; run prepare again"):
-            call()
-    (tmp_path / "out" / "corpus.json").write_text("{")
-    with pytest.raises(UserError, match=r"corpus\.json is damaged"):
-        PreparedCorpus.open(tmp_path / "out")
-
-
-@pytest.mark.parametrize("name", ["pixels.npy", "index.parquet", "boxes.parquet"])
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_opening_truncated_files(tmp_path: Path, name: str, share: float) -> None:
-    run(toy(), tmp_path / "out")
-    file = tmp_path / "out" / name
-    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
-    with pytest.raises(UserError, match=r"is damaged .*; delete it and prepare again"):
-        PreparedCorpus.open(tmp_path / "out")
-
-
-def test_opening_pixels_of_another_corpus(tmp_path: Path) -> None:
-    run(toy(), tmp_path / "out")
-    np.save(tmp_path / "out" / "pixels.npy", np.zeros((7, 16, 16), np.uint8))
-    with pytest.raises(UserError, match=r"expected pixels of shape \(8, 16, 16\), got \(7, 16, 16\)"):
-        PreparedCorpus.open(tmp_path / "out")
-
-
-# Fingerprints ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Reader:
-    table: Path
-    images: Path
-    columns: list[str] = field(default_factory=list)
-
-
-def test_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = tmp_path / "a.csv"
-    table.write_text("a,b\n")
-
-    def of(reader: Reader) -> str:
-        return fingerprint_of(reader, files=[reader.table])
-
-    first = of(Reader(table, tmp_path))
-    monkeypatch.chdir(tmp_path)
-    assert of(Reader(Path("a.csv"), Path())) == first
-    assert of(Reader(table, tmp_path, ["x"])) != first
-    assert of(Reader(table, tmp_path / "other")) != first
-    moved = tmp_path / "b.csv"
-    moved.write_text("a,b\n")
-    assert of(Reader(moved, tmp_path)) == first
-    table.write_text("a,c\n")
-    assert of(Reader(table, tmp_path)) != first
+    run_with = Toy(rows, stated, {"effusion": 1.0}, {"effusion": 0.0})
+    corpus = prepare(run_with, tmp_path / "out", size=SIZE, workers=0, log=lines.append)
+    assert lines[-3:] == [
+        "toy: 2 studies, as The paper states",
+        "toy: 2 patients; The publisher states 5: 3 fewer; left out: 1 lateral view; version 1 had more",
+        "toy: 2 effusion; Table 2 states 1: 1 more; left out: 1 lateral view",
+    ]
+    assert (corpus.uncertain_as, corpus.unknown_as) == ({"effusion": 1.0}, {"effusion": 0.0})

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from lingula.corpora.synthetic import Synthetic
 from lingula.data.loader import Loader
-from lingula.data.prepared import prepare
+from lingula.data.preparation import prepare
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.registry import UserError
 from lingula.tasks.classification import LinearProbe, _logistic_head, draw_subset, extract_features, id_hash

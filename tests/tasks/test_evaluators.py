@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from lingula.corpora.synthetic import Synthetic
 from lingula.data.loader import Loader
-from lingula.data.prepared import prepare
+from lingula.data.preparation import prepare
 from lingula.data.tokens import tokenise, train_tokenizer
 from lingula.tasks.false_negatives import false_negatives
 from lingula.tasks.pointing import boxes_of_batch, cells_touched, pointing

@@ -31,7 +31,7 @@ def prepare(
         skip_bad_rows: leave out rows with a missing or unreadable film or an empty report, one line each, instead of
             stopping at the first.
     """
-    from lingula.data.prepared import prepare as prepare_corpus
+    from lingula.data.preparation import prepare as prepare_corpus
 
     prepare_corpus(corpus, out, size, workers, val_fraction, test_fraction, split_seed, skip_bad_rows)
 

@@ -2,7 +2,8 @@
 
 URL and licence: those of your data; name them with ``name`` and ``licence``, they are written into the prepared corpus.
 
-Split rule: the table's own ``split_column`` where it has one, else by patient (:func:`lingula.data.prepared.prepare`).
+Split rule: the table's own ``split_column`` where it has one, else by patient
+(:func:`lingula.data.preparation.prepare`).
 
 One record, of a table with ``image_column="image"``, ``report_column="report"`` and ``labels=["effusion"]``::
 
@@ -12,16 +13,15 @@ One record, of a table with ``image_column="image"``, ``report_column="report"``
 
 from __future__ import annotations
 
-import csv
 import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lingula.data.study import LeftOut, Sentence, Study
-from lingula.registry import UserError, nearest
+from lingula.data.tables import Table, label_value, read_table, sorted_classes
+from lingula.registry import UserError
 
 SPLIT_NAMES = {
     "train": "train training",
@@ -29,7 +29,6 @@ SPLIT_NAMES = {
     "test": "test testing",
 }
 SPLIT_OF = {written: split for split, names in SPLIT_NAMES.items() for written in names.split()}
-LABEL_VALUES = (0.0, 1.0, -1.0)
 
 
 @dataclass
@@ -79,7 +78,8 @@ class CsvTable:
     def __post_init__(self) -> None:
         self.images = Path(self.images)
         self.table = Path(self.table)
-        self._read: _Table | None = None
+        self._read: Table | None = None
+        self._classes: list[str] = []
         if self.report_column and self.section_columns:
             raise UserError("give either report_column or section_columns, not both")
         if self.views and not self.view_column:
@@ -88,16 +88,17 @@ class CsvTable:
     @property
     def label_groups(self) -> dict[str, list[str]]:
         """The classes of ``class_column``, which exclude each other, sorted, under its name; empty without one."""
-        return {self.class_column: self._open().classes} if self.class_column else {}
+        self._open()
+        return {self.class_column: self._classes} if self.class_column else {}
 
     @property
     def remarks(self) -> list[str]:
-        """What :func:`lingula.data.prepared.prepare` says of this table beforehand."""
+        """What :func:`lingula.data.preparation.prepare` says of this table beforehand."""
         return [] if self.patient_column else ["no patient_column given: each row counts as its own patient"]
 
     def fingerprint(self) -> str:
         """A hash of the arguments and of the table's content."""
-        from lingula.data.prepared import fingerprint_of
+        from lingula.data.reader import fingerprint_of
 
         self._open()  # a missing table or column has a better message than a file that cannot be hashed
         return fingerprint_of(self, files=[self.table])
@@ -111,9 +112,8 @@ class CsvTable:
         table = self._open()
         if not self.images.is_dir():
             raise UserError(f"no folder of images at {self.images}")
-        for number, cells in zip(table.numbers, table.rows, strict=True):
-            row = dict(zip(table.columns, cells, strict=True))
-            yield self._study(row, f"row {number} of {self.table.name}")
+        for where, row in table:
+            yield self._study(row, where)
 
     def _study(self, row: dict[Any, str], where: str) -> Study | LeftOut:
         image = row[self.image_column]
@@ -172,114 +172,28 @@ class CsvTable:
         return split
 
     def _labels(self, row: dict[Any, str], where: str) -> dict[str, float]:
-        values: dict[str, float] = {}
-        for column in self.labels:
-            try:
-                value = float(row[column] or "nan")
-            except ValueError:
-                value = math.inf
-            if value not in LABEL_VALUES and not math.isnan(value):
-                raise UserError(f"{where}: '{row[column]}' in label column '{column}'; expected 1, 0, -1 or empty")
-            values[column] = value
+        values = {column: label_value(row[column], where, column) for column in self.labels}
         if self.class_column:
             written = row[self.class_column]
             unknown = math.nan
-            values |= {name: float(name == written) if written else unknown for name in self._open().classes}
+            values |= {name: float(name == written) if written else unknown for name in self._classes}
         return values
 
-    def _open(self) -> _Table:
+    def _open(self) -> Table:
         """The table, read once, its columns checked."""
-        if self._read is not None:
-            return self._read
-        table = _read_parquet(self.table) if self.table.suffix.lower() == ".parquet" else _read_csv(self.table)
-        wanted = [self.image_column, self.report_column, *self.section_columns, self.study_column]
-        wanted += [self.patient_column, self.split_column, self.view_column, *self.labels, self.class_column]
-        for column in wanted:
-            if column is not None and column not in table.columns:
-                hint = nearest(column, table.columns)
-                there = ", ".join(table.columns)
-                raise UserError(f"{self.table.name} has no column '{column}'{hint}; its columns: {there}")
-        twice = [column for column, count in Counter(table.columns).items() if count > 1]
-        if twice:
-            raise UserError(f"{self.table.name} has the column '{twice[0]}' twice")
-        if not table.rows:
-            raise UserError(f"{self.table.name} has no rows")
-        if self.class_column:
-            position = table.columns.index(self.class_column)
-            table.classes = sorted({row[position] for row in table.rows} - {""})
-            both = [name for name in table.classes if name in self.labels]
-            if both:
-                raise UserError(f"'{both[0]}' is both a label column and a class of '{self.class_column}'")
-        self._read = table
-        return table
-
-
-@dataclass
-class _Table:
-    """Cells as stripped text, empty where missing; ``numbers`` say where the rows stand in their file."""
-
-    columns: list[str]
-    rows: list[list[str]]
-    numbers: list[int]
-    classes: list[str] = field(default_factory=list)
+        if self._read is None:
+            table = read_table(self.table)
+            wanted = [self.image_column, self.report_column, *self.section_columns, self.study_column]
+            wanted += [self.patient_column, self.split_column, self.view_column, *self.labels, self.class_column]
+            table.require(*(column for column in wanted if column is not None))
+            if self.class_column:
+                self._classes = sorted_classes(table, self.class_column)
+                both = [name for name in self._classes if name in self.labels]
+                if both:
+                    raise UserError(f"'{both[0]}' is both a label column and a class of '{self.class_column}'")
+            self._read = table
+        return self._read
 
 
 def _known_splits() -> str:
     return "; ".join(f"{split} ({names})" for split, names in SPLIT_NAMES.items())
-
-
-def _read_csv(path: Path) -> _Table:
-    """Read a .csv or .tsv file; the standard library's reader knows the line of every row, and takes "None" for a word.
-
-    Raises:
-        UserError: if the file is missing, of another kind, not UTF-8, or has a row of more or fewer cells than columns.
-    """
-    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
-    if separator is None:
-        raise UserError(f"cannot read table {path}: expected .csv, .tsv or .parquet")
-    csv.field_size_limit(1 << 24)  # characters of one cell; the default refuses long reports
-    table = _Table([], [], [])
-    start = 1
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            for cells in reader:
-                cells = [cell.strip() for cell in cells]
-                if not table.columns:
-                    table.columns = cells
-                elif any(cells):
-                    if len(cells) != len(table.columns):
-                        expected = f"expected {len(table.columns)} cells as in the header, got {len(cells)}"
-                        raise UserError(f"row {start} of {path.name}: {expected}")
-                    table.rows.append(cells)
-                    table.numbers.append(start)
-                start = reader.line_num + 1
-    except FileNotFoundError as err:
-        raise UserError(f"no table at {path}") from err
-    except UnicodeDecodeError as err:
-        raise UserError(f"cannot read table {path}: {err}; save it as UTF-8") from err
-    except (OSError, csv.Error) as err:
-        raise UserError(f"cannot read table {path}: row {start}: {err}") from err
-    return table
-
-
-def _read_parquet(path: Path) -> _Table:
-    import pandas as pd
-
-    if not path.is_file():
-        raise UserError(f"no table at {path}")
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as err:
-        raise UserError(f"cannot read table {path}: {err}") from err
-    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
-    return _Table([str(column) for column in table.columns], rows, list(range(1, len(rows) + 1)))
-
-
-def _cell(value: Any) -> str:
-    """One cell as text: 3.0 as "3", what is missing as the empty string."""
-    if value is None or value != value or str(value) == "<NA>":
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()

@@ -1,4 +1,5 @@
-"""The films of a preparation: decoded by several processes, ticked off one by one, resumable after a kill. Floor 2."""
+"""The films of a preparation, with their masks: decoded by several processes, ticked off one by one, resumable after a
+kill. Floor 2."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from lingula.data.image import Geometry, letterbox, read_square
+from lingula.data.image import Geometry, letterbox, letterbox_mask, read_mask, read_square
+from lingula.data.prepared import packed_bytes
+from lingula.data.reader import canonical_json
+from lingula.data.study import Mask
 from lingula.registry import UserError
 
 CHUNK = 16  # films a worker takes at a time
@@ -32,20 +36,38 @@ RECORD_TYPE = np.dtype([("state", "<u4"), ("checksum", "<u4"), ("height", "<u4")
 DONE = 1
 
 Log = Callable[[str], None]
-Film = Path | Callable[[], np.ndarray]
+Draws = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Film:
+    """One film to decode, and its masks."""
+
+    image: Path | Draws
+    masks: tuple[Mask, ...] = ()
 
 
 @dataclass
 class Films:
-    """The films of an unfinished preparation: their squares, and one record for each that says whether it is done.
+    """The films of an unfinished preparation: their squares and masks, and one record for each that says whether it is
+    done.
 
-    A record is written after its square and carries its checksum, so that a square which a power cut lost is seen and
-    drawn again.
+    A record is written after its square and masks and carries their checksum, so that a square which a power cut lost
+    is seen and drawn again.
+
+    Attributes:
+        out: folder of the preparation.
+        first_mask: ``(count + 1,)`` int64; the masks of film i are ``first_mask[i]`` to ``first_mask[i + 1] - 1``.
+        size: side of a square, pixels.
     """
 
     out: Path
-    count: int
+    first_mask: np.ndarray
     size: int
+
+    @property
+    def count(self) -> int:
+        return len(self.first_mask) - 1
 
     @property
     def folder(self) -> Path:
@@ -56,25 +78,33 @@ class Films:
         return self.folder / "pixels.npy"
 
     @property
+    def masks(self) -> Path:
+        return self.folder / "masks.npy"
+
+    @property
     def progress(self) -> Path:
         return self.folder / "progress.bin"
 
     @classmethod
-    def open_or_make(cls, out: Path, settings: dict[str, Any], ids: list[str], size: int, log: Log) -> Films:
+    def open_or_make(
+        cls, out: Path, settings: dict[str, Any], ids: list[str], mask_counts: list[int], size: int, log: Log
+    ) -> Films:
         """Go on with the unfinished preparation in ``out``, or start one."""
-        work = cls(out, len(ids), size)
-        plan = {"settings": settings, "ids": hashlib.sha256(canonical_json(ids).encode()).hexdigest()}
+        work = cls(out, np.concatenate([[0], np.cumsum(mask_counts, dtype=np.int64)]), size)
+        rows = canonical_json([ids, mask_counts])
+        plan = {"settings": settings, "ids": hashlib.sha256(rows.encode()).hexdigest()}
         plan_file = work.folder / "plan.json"
         if plan_file.is_file():
             old = json.loads(plan_file.read_text(encoding="utf-8"))
             check_same(old["settings"], settings, f"{out} holds an unfinished preparation of another corpus")
             if old["ids"] == plan["ids"]:
-                if not work.squares.exists():  # stopped between moving the squares and saying so
-                    (out / "pixels.npy").replace(work.squares)
+                for file in (work.squares, work.masks):
+                    if not file.exists():  # stopped between moving it and saying so
+                        (out / file.name).replace(file)
                 log(f"going on with the preparation in {out}: {len(work.done())} of {work.count} films are there")
                 return work
             log(f"the rows have changed since the preparation in {out} was interrupted; starting it again")
-        ours = ("index.parquet", "boxes.parquet", "pixels.npy", "left_out.csv")
+        ours = ("index.parquet", "boxes.parquet", "masks.parquet", "pixels.npy", "masks.npy", "left_out.csv")
         found = [name for name in ours if (out / name).exists() and not work.folder.exists()]
         if found:
             raise UserError(f"{out} holds {found[0]} but no corpus.json; name another folder or delete that file")
@@ -83,14 +113,14 @@ class Films:
             work.folder.mkdir(parents=True)
         except OSError as err:
             raise UserError(f"cannot write to {out}: {err.strerror}") from err
-        need = len(ids) * size * size
+        need = work.count * size * size + int(work.first_mask[-1]) * packed_bytes(size)
         free = shutil.disk_usage(out).free
         if need > free:
             raise UserError(
                 f"{out} has {free / 1e9:.1f} GB free, {len(ids)} films of {size} px take {need / 1e9:.1f} GB"
             )
-        pixels = np.lib.format.open_memmap(work.squares, mode="w+", dtype=np.uint8, shape=(work.count, size, size))
-        del pixels
+        _make_array(work.squares, (work.count, size, size))
+        _make_array(work.masks, (int(work.first_mask[-1]), packed_bytes(size)))
         work.progress.write_bytes(bytes(RECORD.size * work.count))
         write_text(plan_file, canonical_json(plan))
         return work
@@ -102,11 +132,14 @@ class Films:
         """Positions of the films that are there, their checksums verified."""
         records = self._records()
         pixels = np.load(self.squares, mmap_mode="r")
-        there = [
-            position
-            for position in np.flatnonzero(records["state"] == DONE)
-            if zlib.crc32(pixels[position]) == records["checksum"][position]
-        ]
+        masks = np.load(self.masks, mmap_mode="r" if self.first_mask[-1] else None)
+
+        def checksum(position: int) -> int:
+            own = masks[self.first_mask[position] : self.first_mask[position + 1]]
+            return zlib.crc32(own.tobytes(), zlib.crc32(pixels[position]))
+
+        ticked = np.flatnonzero(records["state"] == DONE).tolist()
+        there = [position for position in ticked if checksum(position) == records["checksum"][position]]
         return np.array(there, dtype=np.int64)
 
     def geometries(self) -> list[Geometry]:
@@ -119,7 +152,7 @@ class Films:
         left = np.setdiff1d(np.arange(self.count), self.done()).tolist()
         problems: dict[int, str] = {}
         tasks = (
-            (self.squares, self.progress, self.size, [(position, films[position]) for position in left[i : i + CHUNK]])
+            (self, [(position, films[position]) for position in left[i : i + CHUNK]])
             for i in range(0, len(left), CHUNK)
         )
         workers = _worker_count(workers, [films[position] for position in left])
@@ -131,45 +164,80 @@ class Films:
         return problems
 
     def finish(self, keep: list[int]) -> None:
-        """Move the squares to their place; without those of the films that were left out, if any."""
-        target = self.out / "pixels.npy"
-        if len(keep) == self.count:
-            self.squares.replace(target)
-            return
-        packed = self.folder / "packed.npy"
-        pixels = np.load(self.squares, mmap_mode="r")
-        with packed.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(keep), self.size, self.size)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for position in keep:
-                file.write(pixels[position].tobytes())
-        packed.replace(target)
+        """Move the squares and masks to their place; without those of the films that were left out, if any."""
+        masks = [place for position in keep for place in range(*self.first_mask[position : position + 2])]
+        for source, places in ((self.squares, keep), (self.masks, masks)):
+            _move(source, self.out / source.name, places)
 
 
-Task = tuple[Path, Path, int, list[tuple[int, Film]]]
+def _make_array(path: Path, shape: tuple[int, ...]) -> None:
+    """A ``.npy`` of zeros that takes no memory, and no disk until it is written."""
+    if 0 in shape:
+        np.save(path, np.zeros(shape, dtype=np.uint8))
+    else:
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+
+def _move(source: Path, target: Path, places: list[int]) -> None:
+    """Move a ``.npy`` array, of which only these rows are kept."""
+    array = np.load(source, mmap_mode="r" if source.stat().st_size > 128 else None)
+    if len(places) == len(array):
+        del array
+        source.replace(target)
+        return
+    kept = source.with_name("kept.npy")
+    with kept.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(places), *array.shape[1:])}
+        np.lib.format.write_array_header_1_0(file, header)
+        for place in places:
+            file.write(array[place].tobytes())
+    kept.replace(target)
+
+
+Task = tuple[Films, list[tuple[int, Film]]]
 
 
 def _draw_chunk(task: Task) -> tuple[int, dict[int, str]]:
     """Draw some films, each straight into the file of squares, and tick each off. Runs in a worker."""
-    squares, progress, size, films = task
+    work, films = task
     problems: dict[int, str] = {}
-    offset = np.load(squares, mmap_mode="r").offset
-    with squares.open("r+b", buffering=0) as pixels, progress.open("r+b", buffering=0) as records:
-        for position, image in films:
+    with (
+        work.squares.open("r+b", buffering=0) as pixels,
+        work.masks.open("r+b", buffering=0) as masks,
+        work.progress.open("r+b", buffering=0) as records,
+    ):
+        pixels_start, masks_start = _data_start(pixels), _data_start(masks)
+        for position, film in films:
             try:
-                square, geometry = _draw(image, size)
+                square, geometry = _draw(film.image, work.size)
             except UserError as err:
                 problems[position] = f"unreadable image: {err}"
                 continue
+            try:
+                drawn = b"".join(_draw_mask(mask, geometry, work.size) for mask in film.masks)
+            except UserError as err:
+                problems[position] = f"bad mask: {err}"
+                continue
             data = square.tobytes()
-            pixels.seek(offset + position * len(data))
+            pixels.seek(pixels_start + position * len(data))
             pixels.write(data)
+            masks.seek(masks_start + int(work.first_mask[position]) * packed_bytes(work.size))
+            masks.write(drawn)
             records.seek(position * RECORD.size)
-            records.write(RECORD.pack(DONE, zlib.crc32(data), geometry.height, geometry.width))
+            checksum = zlib.crc32(drawn, zlib.crc32(data))
+            records.write(RECORD.pack(DONE, checksum, geometry.height, geometry.width))
     return len(films), problems
 
 
-def _draw(image: Film, size: int) -> tuple[np.ndarray, Geometry]:
+def _data_start(file: Any) -> int:
+    """Bytes of a ``.npy`` file's header."""
+    np.lib.format.read_magic(file)
+    np.lib.format.read_array_header_1_0(file)
+    start: int = file.tell()
+    return start
+
+
+def _draw(image: Path | Draws, size: int) -> tuple[np.ndarray, Geometry]:
     if isinstance(image, Path):
         return read_square(image, size)
     film = image()
@@ -179,9 +247,28 @@ def _draw(image: Film, size: int) -> tuple[np.ndarray, Geometry]:
         raise UserError(str(err)) from err
 
 
+def _draw_mask(mask: Mask, geometry: Geometry, size: int) -> bytes:
+    """One mask in the geometry of its film's square, eight pixels a byte."""
+    shape = (geometry.height, geometry.width)
+    if isinstance(mask, Path):
+        full = read_mask(mask)
+        if full.shape != shape:
+            raise UserError(
+                f"{mask.name} has {full.shape[1]} by {full.shape[0]} pixels, its film {shape[1]} by {shape[0]}"
+            )
+    else:
+        try:
+            full = mask(*shape)
+        except ValueError as err:
+            raise UserError(str(err)) from err
+        if full.shape != shape or full.dtype != bool:
+            raise UserError(f"expected a mask of shape {shape} in bool, got {full.shape} in {full.dtype}")
+    return np.packbits(letterbox_mask(full, size)).tobytes()
+
+
 def _worker_count(workers: int | None, films: list[Film]) -> int:
     """Processes to start; 0 draws in this one."""
-    drawn = next((film for film in films if not isinstance(film, Path)), None)
+    drawn = next((film for film in films if not isinstance(film.image, Path)), None)
     try:
         pickle.dumps(drawn)
     except (pickle.PicklingError, AttributeError, TypeError) as err:
@@ -249,11 +336,6 @@ def _progress(title: str, total: int, done: int) -> Iterator[Callable[[int], obj
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"{title}: films", total=total, completed=done)
         yield lambda count: progress.advance(task, count)
-
-
-def canonical_json(value: Any) -> str:
-    """One text for equal values, to be hashed."""
-    return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -98,6 +98,53 @@ def _letterbox(film: np.ndarray, geometry: Geometry, size: int) -> tuple[np.ndar
     return square, geometry
 
 
+def letterbox_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """A mask in the geometry of its film's :func:`letterbox`: True where it covers at least half of a pixel.
+
+    Args:
+        mask: ``(H, W)`` bool.
+        size: side of the square, pixels.
+    Returns:
+        ``(size, size)`` bool; False beside the film.
+    Raises:
+        ValueError: if the mask is not ``(H, W)`` bool, or is empty.
+    """
+    import cv2
+
+    if mask.ndim != 2 or mask.dtype != bool or not mask.size:
+        raise ValueError(f"expected a mask of shape (H, W) in bool, got {mask.shape} in {mask.dtype}")
+    geometry = Geometry.of(mask.shape[0], mask.shape[1], size)
+    rows, columns = geometry.shape
+    shrinks = rows <= mask.shape[0] and columns <= mask.shape[1]
+    covered = cv2.resize(
+        mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    square = np.zeros((size, size), dtype=bool)
+    square[geometry.pad_y : geometry.pad_y + rows, geometry.pad_x : geometry.pad_x + columns] = covered >= 0.5
+    return square
+
+
+def read_mask(path: Path | str) -> np.ndarray:
+    """The mask of a lossless image file: ``(H, W)`` bool, True where a pixel is neither black nor
+    transparent.
+
+    Raises:
+        UserError: ``cannot read image PATH: reason`` for missing, truncated and unsupported files, and for JPEG, whose
+            edges are not exact.
+    """
+
+    def read(path: Path) -> np.ndarray:
+        with Image.open(path) as file:
+            if file.format == "JPEG":
+                raise UserError("a mask must be lossless, this is a JPEG")
+            if len(file.getbands()) == 1 and file.mode != "P":
+                return np.asarray(file) != 0
+            colours = np.asarray(file.convert("RGBA"))
+        return colours[..., :3].any(-1) & (colours[..., 3] > 0)
+
+    return _guarded(Path(path), read)
+
+
 def read_image(path: Path | str) -> np.ndarray:
     """The film of a JPEG, PNG or DICOM file, full size.
 

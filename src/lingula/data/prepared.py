@@ -6,77 +6,33 @@
       corpus.json      written last: its presence says that the folder is whole
       index.parquet    one row a study: ids, split, view, geometry, sentences and their truth, ``label:<name>`` columns
       boxes.parquet    row (position in the index), name, x0, y0, x1, y1 in prepared pixels
+      masks.parquet    row, name: whose mask each of masks.npy is
       pixels.npy       (n, size, size) uint8, letterboxed; pixels[i] belongs to row i of the index
+      masks.npy        (m, ceil(size * size / 8)) uint8, letterboxed like the films, eight pixels a byte
       left_out.csv     row, reason: every row of the source that became no study
       unfinished/      only while a preparation runs, or after it was interrupted
+
+:func:`lingula.data.preparation.prepare` writes it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
-import shutil
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lingula import __version__
-from lingula.data.films import Film, Films, Log, canonical_json, check_same, write_text
-from lingula.data.image import Geometry
-from lingula.data.study import SPLITS, LeftOut, Study
+from lingula.data.study import SPLITS
 from lingula.registry import UserError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 LABEL = "label:"  # prefix of the label columns
-LABEL_VALUES = (0.0, 1.0, -1.0)  # and NaN, unknown
-BOX_SLACK = 1.0  # original pixels by which annotators' boxes may overshoot their film; they are clipped to it
-
-
-@runtime_checkable
-class Corpus(Protocol):
-    """A reader: names its source and its licence, and yields its studies.
-
-    It may also have ``label_groups``, classes that exclude each other, as ``{group: [label name, ...]}``, and
-    ``remarks``, lines for the log.
-    """
-
-    name: str
-    licence: str
-
-    def studies(self) -> Iterator[Study | LeftOut]:
-        """Every row of the source, in its order, as a study or as a reason why not; decodes nothing."""
-
-    def fingerprint(self) -> str:
-        """Equal where the reader would yield equal studies; see :func:`fingerprint_of`."""
-
-
-def fingerprint_of(reader: Any, files: Iterable[Path | str] = ()) -> str:
-    """SHA-256 over a dataclass reader's fields and the content of its tables.
-
-    Paths count resolved, so that a fingerprint does not depend on the working folder; the table files count by what
-    they hold, not by where they lie. The films themselves are not read: that would take as long as preparing them.
-    """
-    tables = {Path(file).resolve() for file in files}
-    fields = {field.name: getattr(reader, field.name) for field in dataclasses.fields(reader)}
-    digest = hashlib.sha256(type(reader).__qualname__.encode())
-    for name in sorted(fields):
-        value = fields[name]
-        if isinstance(value, Path):
-            value = "a table" if value.resolve() in tables else str(value.resolve())
-        digest.update(canonical_json([name, value]).encode())
-    for file in sorted(tables):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
 
 
 class PreparedCorpus:
@@ -87,21 +43,36 @@ class PreparedCorpus:
         meta: the content of ``corpus.json``.
         name, size, fingerprint, label_names, label_groups: from ``meta``; ``size`` in pixels.
         index: one row a study, in the order of ``pixels``.
+        uncertain_as, unknown_as: what the corpus's usual protocol takes -1 and NaN of a label for, where it has one.
         boxes: ``row`` (position in the index), ``name``, ``x0, y0, x1, y1`` in prepared pixels.
+        mask_rows: ``row``, ``name`` of each mask.
         pixels: ``(n, size, size)`` uint8, memory-mapped, read-only.
     """
 
-    def __init__(self, folder: Path, meta: dict[str, Any], index: pd.DataFrame, boxes: pd.DataFrame, pixels: np.memmap):
+    def __init__(
+        self,
+        folder: Path,
+        meta: dict[str, Any],
+        index: pd.DataFrame,
+        boxes: pd.DataFrame,
+        mask_rows: pd.DataFrame,
+        pixels: np.ndarray,
+        packed_masks: np.ndarray,
+    ):
         self.folder = folder
         self.meta = meta
         self.index = index
         self.boxes = boxes
+        self.mask_rows = mask_rows
         self.pixels = pixels
+        self._packed_masks = packed_masks
         self.name: str = meta["name"]
         self.size: int = meta["size"]
         self.fingerprint: str = meta["fingerprint"]
         self.label_names: list[str] = meta["label_names"]
         self.label_groups: dict[str, list[str]] = meta["label_groups"]
+        self.uncertain_as: dict[str, float] = meta["uncertain_as"]
+        self.unknown_as: dict[str, float] = meta["unknown_as"]
 
     @classmethod
     def open(cls, path: Path | str) -> PreparedCorpus:
@@ -115,7 +86,7 @@ class PreparedCorpus:
         folder = Path(path)
         if not folder.is_dir():
             raise UserError(f'no prepared corpus at {folder}: no such folder; make one with "lingula prepare"')
-        meta = _read_meta(folder)
+        meta = read_meta(folder)
         if meta is None:
             if (folder / "unfinished").is_dir():
                 raise UserError(f"the preparation in {folder} was not finished; run the same command again to go on")
@@ -124,7 +95,9 @@ class PreparedCorpus:
             index = pd.read_parquet(folder / "index.parquet")
             index["content"] = index["content"].astype(object).where(index["content"].notna(), None)
             boxes = pd.read_parquet(folder / "boxes.parquet")
+            mask_rows = pd.read_parquet(folder / "masks.parquet")
             pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+            packed = np.load(folder / "masks.npy", mmap_mode="r" if len(mask_rows) else None)
         except (OSError, EOFError, ValueError) as err:
             raise UserError(f"the prepared corpus at {folder} is damaged ({err}); delete it and prepare again") from err
         expected = (sum(meta["studies"].values()), meta["size"], meta["size"])
@@ -133,7 +106,12 @@ class PreparedCorpus:
                 f"the prepared corpus at {folder} is damaged (expected pixels of shape {expected}, got {pixels.shape} "
                 f"and an index of {len(index)} rows); delete it and prepare again"
             )
-        return cls(folder, meta, index, boxes, pixels)
+        if packed.shape != (len(mask_rows), packed_bytes(meta["size"])):
+            raise UserError(
+                f"the prepared corpus at {folder} is damaged (expected {len(mask_rows)} masks of {meta['size']} px, "
+                f"got an array of shape {packed.shape}); delete it and prepare again"
+            )
+        return cls(folder, meta, index, boxes, mask_rows, pixels, packed)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -167,280 +145,74 @@ class PreparedCorpus:
         """The sentences of every study; an empty list for a film without a report."""
         return [list(sentences) for sentences in self.index["sentences"]]
 
+    @cached_property
+    def mask_names(self) -> list[str]:
+        """What some of the films have a mask of, sorted."""
+        return sorted(set(self.mask_rows["name"]))
 
-def prepare(
-    corpus: Corpus,
-    out: Path,
-    size: int = 256,
-    workers: int | None = None,
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.1,
-    seed: int = 0,
-    skip_bad_rows: bool = False,
-    log: Log = print,
-) -> PreparedCorpus:
-    """Read a corpus once: check its rows, settle its splits, decode its films, and write all of it to ``out``.
+    def rows_with_mask(self, name: str) -> np.ndarray:
+        """Positions of the studies with a mask of this name, be it empty; ascending ``(n,)`` int64.
 
-    Splits that the corpus gives are kept. Studies without one go where another study of their patient stands, else by a
-    hash of ``(seed, patient_id)``, so that neither the order of the rows nor the other patients matter; they are drawn
-    into train and into those of val and test that the corpus gives nowhere, so that an official test set never grows.
+        Raises:
+            UserError: for a name that no mask has.
+        """
+        return np.array(sorted(self._places(name)), dtype=np.int64)
 
-    A row is bad if its film is missing or cannot be read, if its report is empty, or if a box lies outside its film.
+    def masks(self, rows: Sequence[int] | np.ndarray, name: str) -> np.ndarray:
+        """``(n, size, size)`` bool, in the geometry of ``pixels``.
 
-    A preparation that was interrupted goes on where it stopped when called again; one that is whole is opened. Whether
-    bad rows are skipped does not count as a difference, and neither does the content of the films.
+        Raises:
+            UserError: for a name that no mask has.
+            KeyError: for a row without such a mask.
+        """
+        places = self._places(name)
+        packed = self._packed_masks[[places[int(row)] for row in rows]]
+        bits = np.unpackbits(packed, axis=1, count=self.size * self.size)
+        return bits.reshape(-1, self.size, self.size).astype(bool)
 
-    Args:
-        corpus: the reader.
-        out: folder to write; made if need be.
-        size: side of the prepared squares, pixels.
-        workers: processes that decode; all cores if None, none besides this one if 0.
-        val_fraction: share of the patients without a split that go to val.
-        test_fraction: share of the patients without a split that go to test.
-        seed: of that draw.
-        skip_bad_rows: leave bad rows out and say so, instead of stopping at them.
-        log: takes one line of text.
+    def _places(self, name: str) -> dict[int, int]:
+        if name not in self.mask_names:
+            hint = nearest(name, self.mask_names) or f"; it has: {', '.join(self.mask_names) or 'none'}"
+            raise UserError(f"corpus {self.name} has no mask '{name}'{hint}")
+        if name not in self._places_of:
+            own = self.mask_rows[self.mask_rows["name"] == name]
+            self._places_of[name] = dict(zip(own["row"].tolist(), own.index.tolist(), strict=True))
+        return self._places_of[name]
+
+    @cached_property
+    def _places_of(self) -> dict[str, dict[int, int]]:
+        return {}
+
+    @cached_property
+    def box_names(self) -> list[str]:
+        """What annotators drew boxes around on some of the films, or looked for; sorted."""
+        return sorted({name for names in self.index["annotated"] for name in names})
+
+    def rows_with_boxes(self, names: Sequence[str]) -> np.ndarray:
+        """Positions of the studies on which annotators looked for all of these, found or not; ascending ``(n,)`` int64.
+
+        Raises:
+            UserError: for a name that nobody looked for.
+        """
+        for name in names:
+            if name not in self.box_names:
+                hint = nearest(name, self.box_names) or f"; it has: {', '.join(self.box_names) or 'none'}"
+                raise UserError(f"corpus {self.name} has no boxes '{name}'{hint}")
+        wanted = set(names)
+        return np.flatnonzero([wanted <= set(looked_for) for looked_for in self.index["annotated"]])
+
+
+def packed_bytes(size: int) -> int:
+    """Bytes of one mask of ``size`` by ``size`` pixels, eight a byte."""
+    return (size * size + 7) // 8
+
+
+def read_meta(folder: Path) -> dict[str, Any] | None:
+    """``corpus.json`` of a folder; None where there is none.
+
     Raises:
-        UserError: for bad rows, a patient in two splits, two studies of one id, no studies left to train on, and a
-            folder that holds another preparation.
+        UserError: if it is damaged, or of another format.
     """
-    out = Path(out)
-    if size < 1:
-        raise UserError(f"size must be at least 1 pixel, got {size}")
-    if val_fraction < 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
-        raise UserError(f"val_fraction {val_fraction} and test_fraction {test_fraction} must leave a share for train")
-    settings = {
-        "format": FORMAT,
-        "name": corpus.name,
-        "size": size,
-        "val_fraction": val_fraction,
-        "test_fraction": test_fraction,
-        "seed": seed,
-        "source": corpus.fingerprint(),
-    }
-    meta = _read_meta(out)
-    if meta is not None:
-        check_same(meta["settings"], settings, f"{out} already holds another prepared corpus")
-        log(f"{corpus.name}: already prepared in {out}, {sum(meta['studies'].values())} studies; nothing to do")
-        shutil.rmtree(out / "unfinished", ignore_errors=True)
-        return PreparedCorpus.open(out)
-
-    for remark in getattr(corpus, "remarks", ()):
-        log(f"{corpus.name}: {remark}")
-    studies, left_out = _checked(corpus, skip_bad_rows, log)
-    splits = _splits(corpus.name, studies, val_fraction, test_fraction, seed, log)
-    _check_train(corpus.name, splits, left_out)
-
-    films: list[Film] = [study.image for study in studies]
-    work = Films.open_or_make(out, settings, [study.study_id for study in studies], size, log)
-    problems = work.decode(films, workers, corpus.name)
-    geometries = work.geometries()
-    bad = []
-    for position, study in enumerate(studies):
-        reason = problems.get(position) or _box_problem(study, geometries[position])
-        if reason:
-            bad.append((position, LeftOut(study.row or f"study {study.study_id}", reason)))
-    _report_bad(corpus.name, [row for _, row in bad], skip_bad_rows, log)
-    left_out += [row for _, row in bad]
-    broken = {position for position, _ in bad}
-    keep = [position for position in range(len(studies)) if position not in broken]
-    studies = [studies[position] for position in keep]
-    splits = [splits[position] for position in keep]
-    geometries = [geometries[position] for position in keep]
-    _check_train(corpus.name, splits, left_out)
-
-    groups: dict[str, list[str]] = dict(getattr(corpus, "label_groups", None) or {})
-    names = list(
-        dict.fromkeys(
-            [name for study in studies for name in study.labels] + [name for group in groups.values() for name in group]
-        )
-    )
-    index = _index_table(studies, splits, geometries, names)
-    boxes = _boxes_table(studies, geometries)
-    _write_parquet(index, out / "index.parquet")
-    _write_parquet(boxes, out / "boxes.parquet")
-    _write_left_out(left_out, out / "left_out.csv")
-    work.finish(keep)
-    patients: dict[str, set[str]] = defaultdict(set)
-    for study, split in zip(studies, splits, strict=True):
-        patients[split].add(study.patient_id)
-    meta = {
-        "format": FORMAT,
-        "name": corpus.name,
-        "licence": corpus.licence,
-        "size": size,
-        "studies": {split: splits.count(split) for split in SPLITS},
-        "patients": {split: len(patients[split]) for split in SPLITS},
-        "label_names": names,
-        "label_groups": groups,
-        "fingerprint": hashlib.sha256(canonical_json(settings).encode()).hexdigest(),
-        "settings": settings,
-        "index_sha256": _content_hash(index, boxes),
-        "left_out": dict(sorted(Counter(_kind(row.reason) for row in left_out).items())),
-        "lingula": __version__,
-    }
-    write_text(out / "corpus.json", json.dumps(meta, indent=2) + "\n")
-    shutil.rmtree(out / "unfinished", ignore_errors=True)
-    counts = ", ".join(f"{meta['studies'][split]} {split}" for split in SPLITS)
-    log(f"{corpus.name}: prepared {len(studies)} studies ({counts}) in {out}; left out {len(left_out)}")
-    return PreparedCorpus.open(out)
-
-
-# Rows -----------------------------------------------------------------------------------------------------------------
-
-
-def _checked(corpus: Corpus, skip_bad_rows: bool, log: Log) -> tuple[list[Study], list[LeftOut]]:
-    """Everything that can be known without decoding a film."""
-    studies: list[Study] = []
-    bad: list[LeftOut] = []
-    unwanted: list[LeftOut] = []
-    seen: dict[str, str] = {}
-    for row in corpus.studies():
-        if isinstance(row, LeftOut):
-            (bad if row.bad else unwanted).append(row)
-            continue
-        where = row.row or f"study {row.study_id}"
-        if row.study_id in seen:
-            raise UserError(f"{corpus.name}: study '{row.study_id}' is there twice: {seen[row.study_id]} and {where}")
-        seen[row.study_id] = where
-        reason = _problem(row)
-        if reason:
-            bad.append(LeftOut(where, reason))
-        else:
-            studies.append(row)
-    for kind, count in sorted(Counter(_kind(row.reason) for row in unwanted).items()):
-        log(f"{corpus.name}: left out {count} rows: {kind}")
-    _report_bad(corpus.name, bad, skip_bad_rows, log)
-    return studies, unwanted + bad
-
-
-def _problem(study: Study) -> str:
-    """Why a study is bad, as far as that shows before its film is decoded; empty where it is sound."""
-    if study.split is not None and study.split not in SPLITS:
-        return f"unknown split: '{study.split}', expected one of {', '.join(SPLITS)}"
-    if isinstance(study.image, Path) and not study.image.is_file():
-        return f"missing image file: {study.image}"
-    if any(not sentence.text.strip() for sentence in study.sentences):
-        return "empty sentence"
-    for name, value in study.labels.items():
-        if value not in LABEL_VALUES and not np.isnan(value):
-            return f"unknown label value: {name} is {value:g}, expected 0, 1, -1 or NaN"
-    for name, (x0, y0, x1, y1) in _boxes(study):
-        if not (x0 < x1 and y0 < y1):
-            return f"empty box: {name} at {x0:g}, {y0:g}, {x1:g}, {y1:g}"
-    return ""
-
-
-def _boxes(study: Study) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """All boxes of a study, its sentences' included; original pixels."""
-    own = [(box.name, (box.x0, box.y0, box.x1, box.y1)) for box in study.boxes]
-    return own + [("box of a sentence", sentence.box) for sentence in study.sentences if sentence.box is not None]
-
-
-def _box_problem(study: Study, geometry: Geometry) -> str:
-    for name, (x0, y0, x1, y1) in _boxes(study):
-        if (
-            min(x0, y0) < -BOX_SLACK
-            or x1 > geometry.width + BOX_SLACK
-            or y1 > geometry.height + BOX_SLACK
-            or x0 >= geometry.width
-            or y0 >= geometry.height
-        ):
-            return (
-                f"box outside its image: {name} at {x0:g}, {y0:g}, {x1:g}, {y1:g} in a film of {geometry.width} by "
-                f"{geometry.height} pixels"
-            )
-    return ""
-
-
-def _report_bad(name: str, bad: list[LeftOut], skip_bad_rows: bool, log: Log) -> None:
-    if bad and not skip_bad_rows:
-        more = f"; {len(bad) - 1} more bad row{'s' * (len(bad) > 2)}" if len(bad) > 1 else ""
-        raise UserError(
-            f"{name}: {bad[0].row}: {bad[0].reason}{more}; mend them, or leave them out with --skip_bad_rows"
-        )
-    for row in bad:
-        log(f"{name}: left out {row.row}: {row.reason}")
-
-
-def _kind(reason: str) -> str:
-    return reason.partition(": ")[0]
-
-
-def _check_train(name: str, splits: list[str], left_out: list[LeftOut]) -> None:
-    if "train" not in splits:
-        kinds = Counter(_kind(row.reason) for row in left_out).most_common()
-        why = "; left out: " + ", ".join(f"{count} {kind}" for kind, count in kinds) if kinds else ""
-        raise UserError(f"{name}: no split left to train on: {len(splits)} studies, none of them train{why}")
-
-
-# Splits ---------------------------------------------------------------------------------------------------------------
-
-
-def _splits(
-    name: str, studies: list[Study], val_fraction: float, test_fraction: float, seed: int, log: Log
-) -> list[str]:
-    """One split a study; see :func:`prepare` for the rule."""
-    given: dict[str, tuple[str, str]] = {}
-    for study in studies:
-        if study.split is None:
-            continue
-        where = study.row or f"study {study.study_id}"
-        split, first = given.setdefault(study.patient_id, (study.split, where))
-        if split != study.split:
-            raise UserError(
-                f"{name}: patient '{study.patient_id}' is in two splits: {split} ({first}) and {study.split} "
-                f"({where}); a model would be tested on patients that it has seen"
-            )
-    chosen = {patient: split for patient, (split, _) in given.items()}
-    official = set(chosen.values())
-    fractions = {"test": test_fraction, "val": val_fraction}
-    fractions = {split: 0.0 if split in official else fraction for split, fraction in fractions.items()}
-    missing = {study.patient_id for study in studies} - set(chosen)
-    chosen |= draw_splits(missing, fractions, seed)
-    if official and missing:
-        drawn = ", ".join(sorted({chosen[patient] for patient in missing}))
-        log(f"{name}: {len(missing)} patients without a split were drawn into {drawn}")
-    return [chosen[study.patient_id] for study in studies]
-
-
-def draw_splits(patients: Iterable[str], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
-    """A split for every patient, by a hash of the seed and the patient alone.
-
-    A patient keeps its split when others come or go. Only where a wanted split would stay empty does the patient next
-    to its limit go there (train first, then in the order of ``fractions``), as long as there are as many patients as
-    splits; with fewer, all are train.
-
-    Args:
-        patients: their ids.
-        fractions: share of each split but train, which takes the rest.
-        seed: of the hash.
-    """
-    draws = {
-        patient: int.from_bytes(hashlib.sha256(f"{seed}:{patient}".encode()).digest()[:8], "big") / 2**64
-        for patient in patients
-    }
-    wanted = {split: fraction for split, fraction in fractions.items() if fraction > 0}
-    limits = dict(zip(wanted, np.cumsum(list(wanted.values())).tolist(), strict=True))
-    chosen = {
-        patient: next((split for split, limit in limits.items() if draw < limit), "train")
-        for patient, draw in draws.items()
-    }
-    if len(draws) <= len(wanted):
-        return dict.fromkeys(draws, "train")
-    for split, limit in [("train", 1.0), *limits.items()]:
-        sizes = Counter(chosen.values())
-        if not sizes[split]:
-            spare = [patient for patient in draws if sizes[chosen[patient]] > 1]
-            chosen[min(spare, key=lambda patient: (abs(draws[patient] - limit), patient))] = split
-    return chosen
-
-
-# Files ----------------------------------------------------------------------------------------------------------------
-
-
-def _read_meta(folder: Path) -> dict[str, Any] | None:
-    """``corpus.json``; None where there is none."""
     try:
         meta = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
         found = meta["format"]
@@ -451,90 +223,3 @@ def _read_meta(folder: Path) -> dict[str, Any] | None:
     if found != FORMAT:
         raise UserError(f"{folder} was prepared by format {found}, this lingula reads {FORMAT}; run prepare again")
     return meta
-
-
-def _index_table(
-    studies: list[Study], splits: list[str], geometries: list[Geometry], label_names: list[str]
-) -> pa.Table:
-    import pyarrow as pa
-
-    strings = pa.list_(pa.string())
-    columns: dict[str, pa.Array] = {
-        "study_id": pa.array([study.study_id for study in studies], pa.string()),
-        "patient_id": pa.array([study.patient_id for study in studies], pa.string()),
-        "split": pa.array(splits, pa.string()),
-        "view": pa.array([study.view for study in studies], pa.string()),
-        "image": pa.array(
-            [str(study.image) if isinstance(study.image, Path) else "" for study in studies], pa.string()
-        ),
-        "height": pa.array([geometry.height for geometry in geometries], pa.int32()),
-        "width": pa.array([geometry.width for geometry in geometries], pa.int32()),
-        "scale": pa.array([geometry.scale for geometry in geometries], pa.float64()),
-        "pad_x": pa.array([geometry.pad_x for geometry in geometries], pa.int32()),
-        "pad_y": pa.array([geometry.pad_y for geometry in geometries], pa.int32()),
-        "sentences": pa.array([[sentence.text for sentence in study.sentences] for study in studies], strings),
-        "meanings": pa.array([[sentence.meaning for sentence in study.sentences] for study in studies], strings),
-        "findings": pa.array([[sentence.finding for sentence in study.sentences] for study in studies], strings),
-        "sentence_boxes": pa.array(
-            [
-                [
-                    None if sentence.box is None else _prepared_box(sentence.box, geometry)
-                    for sentence in study.sentences
-                ]
-                for study, geometry in zip(studies, geometries, strict=True)
-            ],
-            pa.list_(pa.list_(pa.float64())),
-        ),
-        "content": pa.array([study.content for study in studies], pa.string()),
-        "row": pa.array([study.row for study in studies], pa.string()),
-    }
-    for name in label_names:
-        values = [study.labels.get(name, float("nan")) for study in studies]
-        columns[LABEL + name] = pa.array(values, pa.float32(), from_pandas=False)
-    return pa.table(columns)
-
-
-def _boxes_table(studies: list[Study], geometries: list[Geometry]) -> pa.Table:
-    import pyarrow as pa
-
-    rows = [
-        (position, box.name, *_prepared_box((box.x0, box.y0, box.x1, box.y1), geometry))
-        for position, (study, geometry) in enumerate(zip(studies, geometries, strict=True))
-        for box in study.boxes
-    ]
-    types = {"row": pa.int64(), "name": pa.string()} | dict.fromkeys(("x0", "y0", "x1", "y1"), pa.float64())
-    return pa.table({name: pa.array([row[i] for row in rows], kind) for i, (name, kind) in enumerate(types.items())})
-
-
-def _prepared_box(box: tuple[float, float, float, float], geometry: Geometry) -> list[float]:
-    """A box in prepared pixels, clipped to its film."""
-    clipped = np.clip(box, 0, [geometry.width, geometry.height] * 2)
-    return [float(value) for value in geometry.to_prepared(clipped)]
-
-
-def _content_hash(*tables: pa.Table) -> str:
-    """SHA-256 of the rows, whatever version of the Parquet library wrote them."""
-    digest = hashlib.sha256()
-    for table in tables:
-        for batch in table.to_batches(max_chunksize=4096):
-            digest.update(canonical_json(batch.to_pylist()).encode())
-    return digest.hexdigest()
-
-
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
-
-
-def _write_left_out(rows: list[LeftOut], path: Path) -> None:
-    import csv
-    import io
-
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["row", "reason"])
-    writer.writerows([row.row, row.reason] for row in rows)
-    write_text(path, buffer.getvalue())

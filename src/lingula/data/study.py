@@ -10,6 +10,10 @@ import numpy as np
 
 SPLITS = ("train", "val", "test")
 
+Mask = Path | Callable[[int, int], np.ndarray]
+"""Where something lies on a film: an image file of the film's own size, whose non-zero pixels are it, or a function of
+the original film's height and width that draws ``(H, W)`` bool (and raises ``ValueError`` where it cannot)."""
+
 
 @dataclass(frozen=True)
 class Box:
@@ -46,12 +50,15 @@ class Study:
     Attributes:
         study_id: unique in the corpus.
         patient_id: studies of one patient never stand in two splits.
-        split: ``train``, ``val`` or ``test``; ``None`` leaves the choice to :func:`lingula.data.prepared.prepare`.
+        split: ``train``, ``val`` or ``test``; ``None`` leaves the choice to :func:`lingula.data.preparation.prepare`.
         image: a file to decode, or a function that draws the ``(H, W)`` uint8 film.
         sentences: the report, split; empty for a film without one.
         view: ``PA``, ``AP``, ``lateral``, ... as the corpus names it; empty where unknown.
         labels: 1 present, 0 absent, -1 uncertain, NaN unknown.
         boxes: regions of the film, whether or not a sentence names them.
+        annotated: names that annotators looked for to draw boxes of, found or not; those of ``boxes`` need not be
+            named again. A film without boxes is a true negative for these, and unknown for all others.
+        masks: by name; an empty mask says that there is none, a missing one that nobody looked.
         content: what the film shows, in a form in which equal strings mean indistinguishable reports (the ceiling of
             retrieval); ``None`` where nobody knows.
         row: where the study stands in its source ("row 17 of reports.csv"), for error messages.
@@ -65,6 +72,8 @@ class Study:
     view: str = ""
     labels: dict[str, float] = field(default_factory=dict)
     boxes: tuple[Box, ...] = ()
+    annotated: tuple[str, ...] = ()
+    masks: dict[str, Mask] = field(default_factory=dict)
     content: str | None = None
     row: str = ""
 

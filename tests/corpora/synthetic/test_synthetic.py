@@ -24,7 +24,9 @@ def studies() -> list[Study]:
 def known(study: Study) -> tuple:
     """All of a study; two partials are never equal, what they call is."""
     assert isinstance(study.image, partial)
-    return *(getattr(study, f.name) for f in fields(study) if f.name != "image"), study.image.func, study.image.args
+    plain = [getattr(study, f.name) for f in fields(study) if f.name not in ("image", "masks")]
+    masks = {name: mask.args if isinstance(mask, partial) else mask for name, mask in study.masks.items()}
+    return *plain, masks, study.image.func, study.image.args
 
 
 def test_an_index_gives_the_same_bits_in_any_order_and_another_index_another_film():
@@ -68,6 +70,18 @@ def test_a_pickled_study_draws_the_film_of_generate(studies):
     assert study.boxes == example.film.boxes
     assert study.sentences == example.sentences
     assert (study.content, study.labels, study.view) == (example.content, example.labels, example.view)
+
+
+def test_masks_and_boxes_are_known_of_every_finding_there_or_not(studies):
+    drawn = set()
+    for index in range(6):
+        study, example = studies[index], generate(0, index, 96)
+        masks = {name: pickle.loads(pickle.dumps(mask))(96, 96) for name, mask in study.masks.items()}
+        assert set(masks) == set(study.annotated) == set(FINDINGS)
+        assert {name for name, mask in masks.items() if mask.any()} == set(example.film.masks)
+        assert all(np.array_equal(masks[name], mask) for name, mask in example.film.masks.items())
+        drawn |= set(example.film.masks)
+    assert drawn
 
 
 def test_splits_have_the_asked_sizes_and_share_no_patient(studies):

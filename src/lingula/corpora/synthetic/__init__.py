@@ -144,13 +144,28 @@ def draw(seed: int, index: int, size: int) -> NDArray[np.uint8]:
     return draw_pixels(chest_of(seed, index)[1], size)
 
 
+def mask_of(seed: int, index: int, name: str, height: int, width: int) -> NDArray[np.bool_]:
+    """The mask of a finding of :func:`generate` alone, ``(height, width)`` bool; films are square."""
+    from lingula.corpora.synthetic.chest import chest_of
+    from lingula.corpora.synthetic.film import draw_masks
+
+    return draw_masks(chest_of(seed, index)[1], height)[name]
+
+
+def no_mask(height: int, width: int) -> NDArray[np.bool_]:
+    """An empty mask: the finding is not there."""
+    import numpy as np
+
+    return np.zeros((height, width), dtype=bool)
+
+
 @dataclass
 class Synthetic:
     """Chest-film phantoms with reports and complete ground truth, drawn here: nothing to download, any size.
 
     Thirteen findings with side, zone and size, that go together as diseases do; about 20 % of the films are normal and
-    15 % of the patients have a second film, which their report compares with the first. Labels, boxes, the meaning of
-    every sentence and the ceiling of retrieval are known.
+    15 % of the patients have a second film, which their report compares with the first. Labels, boxes, masks, the
+    meaning of every sentence and the ceiling of retrieval are known.
 
     Args:
         train: number of training films.
@@ -179,7 +194,7 @@ class Synthetic:
 
     def fingerprint(self) -> str:
         """Equal where the films and reports are equal: of the arguments, and of the version of the drawing."""
-        from lingula.data.prepared import fingerprint_of
+        from lingula.data.reader import fingerprint_of
 
         return f"{fingerprint_of(self)}-v{VERSION}"
 
@@ -216,6 +231,8 @@ def _study(seed: int, index: int, size: int, split: str | None) -> Study:
         view=view,
         labels={name: float(name in names) for name in FINDINGS},
         boxes=boxes,
+        annotated=tuple(FINDINGS),
+        masks={name: partial(mask_of, seed, index, name) if name in names else no_mask for name in FINDINGS},
         content=content(who.findings),
         row=f"index {index} of seed {seed}",
     )

@@ -69,12 +69,17 @@ class Film:
 
 def draw_film(chest: Chest, size: int) -> Film:
     """Draw a chest with its boxes and masks on a film of ``(size, size)`` pixels."""
-    regions = chest.regions()
+    boxes = tuple(region.box(size) for region in chest.regions())
+    return Film(draw_pixels(chest, size), boxes, draw_masks(chest, size))
+
+
+def draw_masks(chest: Chest, size: int) -> dict[str, NDArray[np.bool_]]:
+    """One mask ``(size, size)`` bool for each finding that is there, both sides of a bilateral one together."""
     masks: dict[str, NDArray[np.bool_]] = {}
-    for region in regions:
+    for region in chest.regions():
         mask = masks.setdefault(region.finding.name, np.zeros((size, size), bool))
         mask |= draw_mask(region, size)
-    return Film(draw_pixels(chest, size), tuple(region.box(size) for region in regions), masks)
+    return masks
 
 
 def draw_mask(region: Region, size: int) -> NDArray[np.bool_]:
