@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -14,10 +15,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from lingula.cli import main
 from lingula.corpora.csv_table import CsvTable
 from lingula.data.image import letterbox, read_image
 from lingula.data.preparation import prepare
-from lingula.data.study import LeftOut, Study
+from lingula.data.prepared import PreparedCorpus
+from lingula.data.study import SPLITS, Box, LeftOut, Study
 from lingula.registry import UserError
 
 DATA = Path(os.environ.get("LINGULA_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
@@ -258,6 +261,160 @@ def test_importing_the_reader_imports_no_pandas() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+# Masks and boxes ------------------------------------------------------------------------------------------------------
+
+
+def mask(path: Path, columns: slice, height: int = 20, width: int = 10) -> Path:
+    """A mask that is white in these columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[:, columns] = 255
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def coco(path: Path, images: list[str], boxes: list[tuple[str, str, list[float]]]) -> Path:
+    categories = ["nodule", "tube"]
+    content = {
+        "categories": [{"id": number, "name": name} for number, name in enumerate(categories)],
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(images)],
+        "annotations": [
+            {"id": number, "image_id": images.index(image), "category_id": categories.index(name), "bbox": sides}
+            for number, (image, name, sides) in enumerate(boxes)
+        ],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def studies(folder: Path, table: str = "reports.csv", **options: Any) -> list[Study]:
+    rows = read(folder, table, **options)
+    assert all(isinstance(row, Study) for row in rows)
+    return [row for row in rows if isinstance(row, Study)]
+
+
+def test_mask_columns_start_from_the_images_and_empty_is_not_annotated(folder: Path) -> None:
+    mask(folder / "masks" / "one.png", slice(0, 5))
+    (folder / "m.csv").write_text("image,lung,heart\na.png,masks/one.png,\nb.png,,masks/one.png\nc.png,,\n")
+    first, second, third = studies(folder, "m.csv", mask_columns=["lung", "heart"])
+    assert first.masks == {"lung": folder / "masks" / "one.png"}
+    assert second.masks == {"heart": folder / "masks" / "one.png"}
+    assert third.masks == {}
+    with pytest.raises(UserError, match="no column 'lungs'; did you mean 'lung'"):
+        read(folder, "m.csv", mask_columns=["lungs"])
+
+
+def test_mask_folders_by_path_or_bare_name_whatever_the_ending(folder: Path) -> None:
+    (folder / "m.csv").write_text("image\np1/s.dcm\np2/s.dcm\np2/t.1.dcm\nnone.dcm\n")
+    own = folder / "own"
+    for name in ("p1/s.png", "p2/s.tif", "t.1.bmp", "nobody.png", ".hidden.png"):
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / name).write_bytes(b"")
+    table = reader(folder, "m.csv", mask_folders={"lung": own})
+    rows = [row for row in table.studies() if isinstance(row, Study)]
+    assert [row.masks for row in rows] == [
+        {"lung": own / "p1" / "s.png"},
+        {"lung": own / "p2" / "s.tif"},
+        {"lung": own / "t.1.bmp"},
+        {},
+    ]
+    assert table.remarks[1:] == ["1 mask files 'lung' belong to no film of the table, such as 'nobody.png'"]
+
+
+@pytest.mark.parametrize(
+    ("films", "files", "message"),
+    [
+        (
+            ["p1/s.png", "p2/s.png"],
+            ["s.png"],
+            r"mask 'lung' s\.png could be of p1/s\.png or of p2/s\.png; lay masks out",
+        ),
+        (["a.png"], ["a.png", "a.tif"], r"two masks 'lung' for one film: a\.png and a\.tif in .*own"),
+        (["a.png"], ["a_mask.png"], r"none of the 1 mask files 'lung' belongs to .*: 'a_mask\.png' against 'a\.png'"),
+        (["a.png"], [], r"none of the 0 mask files 'lung' belongs to a film of the table$"),
+        (["a.png"], None, r"no folder of masks 'lung' at .*own"),
+    ],
+)
+def test_mask_folders_that_leave_doubt_are_refused(
+    folder: Path, films: list[str], files: list[str] | None, message: str
+) -> None:
+    (folder / "m.csv").write_text("\n".join(["image", *films, ""]))
+    if files is not None:
+        (folder / "own").mkdir()
+        for name in files:
+            (folder / "own" / name).write_bytes(b"")
+    with pytest.raises(UserError, match=message):
+        read(folder, "m.csv", mask_folders={"lung": folder / "own"})
+
+
+def test_one_mask_has_one_source(folder: Path) -> None:
+    with pytest.raises(UserError, match="'side' is both a column and a folder of masks"):
+        reader(folder, mask_columns=["side"], mask_folders={"side": folder})
+
+
+def test_boxes_by_file_name(folder: Path) -> None:
+    sides = [1.0, 2.0, 3.0, 4.0]
+    boxes = coco(folder / "b.json", ["a.png", "c.png", "x.png"], [("a.png", "tube", sides), ("x.png", "tube", sides)])
+    table = reader(folder, boxes=boxes)
+    first, second, third = (row for row in table.studies() if isinstance(row, Study))
+    assert first.boxes == (Box("tube", 1, 2, 4, 6),)
+    assert third.boxes == ()
+    assert first.annotated == third.annotated == ("nodule", "tube")
+    assert (second.boxes, second.annotated) == ((), ())  # nobody looked
+    assert table.remarks[1:] == ["1 images of b.json belong to no film of the table, such as 'x.png'"]
+    coco(boxes, ["films/a.png"], [])
+    with pytest.raises(
+        UserError, match=r"none of the 1 images of b\.json belongs to .*: 'films/a\.png' against 'a\.png'"
+    ):
+        read(folder, boxes=boxes)
+
+
+def test_boxes_of_ids_with_a_suffix(folder: Path) -> None:
+    (folder / "ids.csv").write_text("image\na\nb\n")
+    boxes = coco(folder / "b.json", ["b.png"], [])
+    first, second = studies(folder, "ids.csv", image_suffix=".png", boxes=boxes)
+    assert (first.annotated, second.annotated) == ((), ("nodule", "tube"))
+
+
+def test_the_fingerprint_follows_masks_and_boxes(folder: Path) -> None:
+    mask(folder / "own" / "a.png", slice(0, 5))
+    boxes = coco(folder / "b.json", ["a.png"], [])
+    options: dict[str, Any] = {"mask_folders": {"lung": folder / "own"}, "boxes": boxes}
+    first = reader(folder, **options).fingerprint()
+    assert reader(folder, **options).fingerprint() == first
+    assert reader(folder, boxes=boxes).fingerprint() != first
+    mask(folder / "own" / "b.png", slice(0, 5))
+    second = reader(folder, **options).fingerprint()
+    assert second != first
+    coco(folder / "b.json", ["a.png", "b.png"], [])
+    assert reader(folder, **options).fingerprint() != second
+
+
+def test_masks_and_boxes_from_the_command_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask(folder / "own" / "a.png", slice(0, 5))
+    mask(folder / "heart" / "a.tif", slice(5, 10))
+    coco(folder / "b.json", ["a.png", "b.png"], [("a.png", "nodule", [0, 10, 5, 10])])
+    (folder / "m.csv").write_text("image,lesion\na.png,\nb.png,own/a.png\n")
+    out = tmp_path / "prepared"
+    words = f"prepare csv --images {folder} --table {folder / 'm.csv'} --mask_columns lesion"
+    words += f" --mask_folders.lung {folder}/own --mask_folders.heart {folder}/heart"
+    words += f" --boxes {folder / 'b.json'} --out {out} --size 20 --workers 0"
+    main(words.split())
+    assert "prepared 2 studies" in capsys.readouterr().out
+    corpus = PreparedCorpus.open(out)
+    assert corpus.mask_names == ["heart", "lesion", "lung"]
+    left, right = np.zeros((2, 20, 20), bool)
+    left[:, 5:10] = True  # the film of 10 by 20 stands in columns 5 to 14
+    right[:, 10:15] = True
+    np.testing.assert_array_equal(corpus.masks([0], "lung")[0], left)
+    np.testing.assert_array_equal(corpus.masks([0], "heart")[0], right)
+    np.testing.assert_array_equal(corpus.masks([1], "lesion")[0], left)
+    assert corpus.rows_with_boxes(["nodule", "tube"]).tolist() == [0, 1]
+    assert corpus.boxes.values.tolist() == [[0, "nodule", 5, 10, 10, 20]]
+
+
 # Real corpora ---------------------------------------------------------------------------------------------------------
 
 
@@ -319,3 +476,15 @@ def test_kermany_cxr() -> None:
         assert tuple(sum(row.labels[name] for row in rows) for name in table.label_groups["label"]) == counts
     assert all(row.labels["pneumonia"] == 1 - row.labels["normal"] for row in studies)
     assert all(Path(str(row.image)).is_file() for row in studies[::100])
+
+
+def test_covid_cxr_with_masks_and_boxes() -> None:
+    """Counts as the corpus's own description states them."""
+    folder = real("covid_cxr")
+    lungs = folder / "masks_256" / "lung_v7"
+    boxes = folder / "boxes" / "instances_train.json"
+    table = CsvTable(folder, folder / "reports.csv", mask_folders={"lung_v7": lungs}, boxes=boxes, **COMMON)
+    rows = [row for row in table.studies() if isinstance(row, Study)]
+    assert [sum("lung_v7" in row.masks for row in rows if row.split == split) for split in SPLITS] == [103, 20, 28]
+    assert sum(bool(row.annotated) for row in rows) == 176
+    assert all(row.split == "train" for row in rows if row.annotated)

@@ -5,13 +5,14 @@ What it writes is described, and read, in :mod:`lingula.data.prepared`.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -129,6 +130,7 @@ def prepare(
     patients: dict[str, set[str]] = defaultdict(set)
     for study, split in zip(studies, splits, strict=True):
         patients[split].add(study.patient_id)
+    stated = [_found(size, studies) for size in getattr(corpus, "stated", ())]
     meta = {
         "format": FORMAT,
         "name": corpus.name,
@@ -141,6 +143,7 @@ def prepare(
         "uncertain_as": dict(getattr(corpus, "uncertain_as", None) or {}),
         "unknown_as": dict(getattr(corpus, "unknown_as", None) or {}),
         "fingerprint": hashlib.sha256(canonical_json(settings).encode()).hexdigest(),
+        "stated": stated,
         "settings": settings,
         "index_sha256": _content_hash(index, boxes, masks),
         "left_out": dict(sorted(Counter(_kind(row.reason) for row in left_out).items())),
@@ -150,8 +153,8 @@ def prepare(
     shutil.rmtree(out / "unfinished", ignore_errors=True)
     counts = ", ".join(f"{meta['studies'][split]} {split}" for split in SPLITS)
     log(f"{corpus.name}: prepared {len(studies)} studies ({counts}) in {out}; left out {len(left_out)}")
-    for stated in getattr(corpus, "stated", ()):
-        log(f"{corpus.name}: {_beside_stated(stated, studies, left_out)}")
+    for line in stated:
+        log(f"{corpus.name}: {_beside_stated(line, left_out)}")
     return PreparedCorpus.open(out)
 
 
@@ -250,20 +253,26 @@ def _why(left_out: list[LeftOut]) -> str:
     return "; left out: " + ", ".join(f"{count} {kind}" for kind, count in kinds) if kinds else ""
 
 
-def _beside_stated(stated: Stated, studies: list[Study], left_out: list[LeftOut]) -> str:
-    """What was found beside what a paper or the publisher states, and what explains the difference."""
+def _found(stated: Stated, studies: list[Study]) -> dict[str, Any]:
+    """What a paper or the publisher states, and what was ``found``."""
     if stated.what == "studies":
         found = len(studies)
     elif stated.what == "patients":
         found = len({study.patient_id for study in studies})
     else:
         found = sum(study.labels.get(stated.what) == 1 for study in studies)
-    difference = found - stated.count
+    return {**dataclasses.asdict(stated), "found": found}
+
+
+def _beside_stated(line: dict[str, Any], left_out: list[LeftOut]) -> str:
+    """The two beside each other, and what explains the difference."""
+    found, what, where, count = (line[key] for key in ("found", "what", "where", "count"))
+    difference = found - count
     if not difference:
-        return f"{found:,} {stated.what}, as {stated.where} states"
-    note = f"; {stated.note}" if stated.note else ""
+        return f"{found:,} {what}, as {where} states"
+    note = f"; {line['note']}" if line["note"] else ""
     return (
-        f"{found:,} {stated.what}; {stated.where} states {stated.count:,}: {abs(difference):,} "
+        f"{found:,} {what}; {where} states {count:,}: {abs(difference):,} "
         f"{'more' if difference > 0 else 'fewer'}{_why(left_out)}{note}"
     )
 

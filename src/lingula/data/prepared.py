@@ -138,7 +138,7 @@ class PreparedCorpus:
             if name not in self.label_names:
                 hint = nearest(name, self.label_names) or f"; it has: {', '.join(self.label_names) or 'none'}"
                 raise UserError(f"corpus {self.name} has no label '{name}'{hint}")
-        return self.index[[LABEL + name for name in names]].to_numpy(dtype=np.float32)
+        return np.array(self.index[[LABEL + name for name in names]], dtype=np.float32, order="C")  # a copy
 
     @cached_property
     def reports(self) -> list[list[str]]:

@@ -44,8 +44,13 @@ class Corpus(Protocol):
     - ``remarks``: lines for the log.
     """
 
-    name: str
-    licence: str
+    @property
+    def name(self) -> str:
+        """As it is named in ``lingula prepare NAME``, or by its user."""
+
+    @property
+    def licence(self) -> str:
+        """Of the data."""
 
     def studies(self) -> Iterator[Study | LeftOut]:
         """Every row of the source, in its order, as a study or as a reason why not; decodes nothing."""

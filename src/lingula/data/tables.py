@@ -58,7 +58,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a table; a byte order mark, spaces around cells and empty lines are dropped.
+    """Read a table; a byte order mark, spaces around cells, empty lines and empty cells at the end are dropped.
 
     Raises:
         UserError: if the file is missing, of another kind, not UTF-8, or has a row of more or fewer cells than columns.
@@ -112,6 +112,8 @@ def _read_csv(path: Path, name: str, separator: str) -> Table:
             reader = csv.reader(file, delimiter=separator, strict=True)
             for cells in reader:
                 cells = [cell.strip() for cell in cells]
+                while len(cells) > len(table.columns) and not cells[-1]:
+                    cells.pop()  # empty cells at the end, as spreadsheets write them
                 if not table.columns:
                     table.columns = cells
                 elif any(cells):
@@ -151,11 +153,12 @@ def _read_parquet(path: Path) -> Table:
 
 def _cell(value: Any) -> str:
     """One cell as text: 3.0 as "3", what is missing as the empty string."""
-    if value is None or value != value or str(value) == "<NA>":
+    if isinstance(value, str):
+        return value.strip()
+    if value is None or str(value) in ("nan", "NaT", "<NA>"):
         return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
+    whole = not isinstance(value, bool) and hasattr(value, "is_integer") and value.is_integer()
+    return str(int(value) if whole else value).strip()
 
 
 def sorted_classes(table: Table, column: str) -> list[str]:

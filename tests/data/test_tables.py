@@ -1,0 +1,182 @@
+"""Tables, against pandas where it can say, and against what was written where it cannot."""
+
+import gzip
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lingula.data.tables import label_value, number, read_table, sorted_classes
+from lingula.registry import UserError
+
+TEXT = 'image , report,n\na.png,"First line.\nSecond, ""quoted"" line.",1\n\n b.png , None ,\n'
+ROWS = [
+    {"image": "a.png", "report": 'First line.\nSecond, "quoted" line.', "n": "1"},
+    {"image": "b.png", "report": "None", "n": ""},
+]
+
+
+def rows(path):
+    return [row for _, row in read_table(path)]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("suffix", [".csv", ".CSV"])
+def test_quotes_spaces_empty_lines_marks_and_gzip(tmp_path, ending, mark, packed, suffix):
+    data = (mark + TEXT).replace("\n", ending).encode()
+    path = tmp_path / f"t{suffix}{'.gz' if packed else ''}"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    table = read_table(path)
+    assert table.columns == ["image", "report", "n"]
+    assert len(table) == 2
+    expected = [{key: value.replace("\n", ending) for key, value in row.items()} for row in ROWS]
+    assert [row for _, row in table] == expected
+    # the report has a line break and an empty line follows, so the second row starts on line 5
+    assert [where for where, _ in table] == [f"row 2 of t{suffix}", f"row 5 of t{suffix}"]
+
+
+def test_tabs_separate_a_tsv_and_commas_do_not(tmp_path):
+    (tmp_path / "t.tsv").write_text('a\tb\nx, y\t"1\t2"\n')
+    assert rows(tmp_path / "t.tsv") == [{"a": "x, y", "b": "1\t2"}]
+    (tmp_path / "t.csv").write_text("a\tb\nx\ty\n")
+    assert read_table(tmp_path / "t.csv").columns == ["a\tb"]
+
+
+def test_a_csv_reads_as_pandas_reads_it(tmp_path):
+    frame = pd.DataFrame({"a": ["x,y", 'say "no"', "two\nlines", "é"], "b": ["1", "-1", "0.5", "NA"]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    assert rows(tmp_path / "t.csv") == frame.to_dict("records")
+
+
+def test_parquet_cells_become_text(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "text": [" a ", None, "nan"],
+            "tags": [["x", "y"], None, ["z"]],
+            "narrow": np.array([3, math.nan, 0.5], dtype=np.float32),
+            "day": pd.to_datetime(["2020-01-22", None, "2020-01-25"]),
+            "whole": pd.array([1, None, -1], dtype="Int64"),
+            "real": [1.0, math.nan, 0.25],
+            "truth": [True, False, True],
+        }
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet")
+    cells = {column: [row[column] for _, row in table] for column in table.columns}
+    assert cells.pop("tags")[1] == ""
+    assert cells == {
+        "text": ["a", "", "nan"],  # a word that somebody wrote
+        "narrow": ["3", "", "0.5"],
+        "day": ["2020-01-22 00:00:00", "", "2020-01-25 00:00:00"],
+        "whole": ["1", "", "-1"],
+        "real": ["1", "", "0.25"],
+        "truth": ["True", "False", "True"],
+    }
+    assert [where for where, _ in table] == [f"row {n} of t.parquet" for n in (1, 2, 3)]
+
+
+def test_a_cell_longer_than_the_default_of_the_reader(tmp_path):
+    long = "1 2 " * 60_000
+    (tmp_path / "t.csv").write_text(f"mask\n{long}\n")
+    assert rows(tmp_path / "t.csv") == [{"mask": long.strip()}]
+
+
+@pytest.mark.parametrize("line", ["1,2,3", "1"])
+def test_a_ragged_row_is_named_by_its_line(tmp_path, line):
+    (tmp_path / "t.csv").write_text(f'a,b\n"x\ny",1\n{line}\n')
+    cells = len(line.split(","))
+    with pytest.raises(UserError, match=rf"row 4 of t\.csv: expected 2 cells as in the header, got {cells}"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for name in ("none.csv", "none.tsv.gz", "none.parquet"):
+        with pytest.raises(UserError, match=f"no table at .*{name}"):
+            read_table(tmp_path / name)
+    (tmp_path / "open.csv").write_text('a\n"x')
+    with pytest.raises(UserError, match=r"cannot read table .*open\.csv: row 2"):
+        read_table(tmp_path / "open.csv")
+    (tmp_path / "latin.csv").write_bytes("a\né\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin\.csv.*save it as UTF-8"):
+        read_table(tmp_path / "latin.csv")
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(TEXT.encode() * 100)[:40])
+    with pytest.raises(UserError, match=r"cannot read table .*cut\.csv\.gz"):
+        read_table(tmp_path / "cut.csv.gz")
+    (tmp_path / "plain.csv.gz").write_text("a\n1\n")
+    with pytest.raises(UserError, match=r"cannot read table .*plain\.csv\.gz"):
+        read_table(tmp_path / "plain.csv.gz")
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"cannot read table .*t\.parquet"):
+        read_table(tmp_path / "t.parquet")
+    (tmp_path / "t.xlsx").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"expected \.csv, \.tsv or \.parquet"):
+        read_table(tmp_path / "t.xlsx")
+
+
+def test_required_columns(tmp_path):
+    (tmp_path / "t.csv").write_text("image,report,report\na,b,c\n")
+    table = read_table(tmp_path / "t.csv")
+    with pytest.raises(
+        UserError, match=r"t\.csv has no column 'imgae'; did you mean 'image'\?; its columns: image, rep"
+    ):
+        table.require("image", "imgae")
+    with pytest.raises(UserError, match=r"t\.csv has the column 'report' twice"):
+        table.require("image")
+    (tmp_path / "empty.csv").write_text("image\n\n")
+    with pytest.raises(UserError, match=r"empty\.csv has no rows"):
+        read_table(tmp_path / "empty.csv").require("image")
+    (tmp_path / "sound.csv").write_text("image\na\n")
+    read_table(tmp_path / "sound.csv").require("image")
+
+
+@pytest.mark.parametrize(("written", "value"), [("1", 1), ("0", 0), ("-1", -1), ("1.0", 1), ("-1.0", -1), ("0.0", 0)])
+def test_label_values(written, value):
+    assert label_value(written, "row 2 of t.csv", "edema") == value
+
+
+@pytest.mark.parametrize("written", ["", "nan"])
+def test_unknown_is_not_a_number(written):
+    assert math.isnan(label_value(written, "row 2 of t.csv", "edema"))
+
+
+@pytest.mark.parametrize("written", ["2", "0.5", "inf", "-inf", "yes"])
+def test_other_labels_are_refused(written):
+    with pytest.raises(UserError, match=rf"row 2 of t\.csv: '{written}' in label column 'edema'; expected 1, 0, -1 or"):
+        label_value(written, "row 2 of t.csv", "edema")
+
+
+def test_numbers():
+    assert number("-2.5e1", "row 2", "x") == -25
+    for written in ("", "nan", "inf", "1,5", "one"):
+        with pytest.raises(UserError, match=f"row 2: '{written}' in column 'x'; expected a number"):
+            number(written, "row 2", "x")
+
+
+def test_classes_are_sorted_without_the_empty_one(tmp_path):
+    (tmp_path / "t.csv").write_text("a,kind\n1,viral\n2,\n3,normal\n4,viral\n")
+    assert sorted_classes(read_table(tmp_path / "t.csv"), "kind") == ["normal", "viral"]
+
+
+@pytest.mark.parametrize("header_ends", ["", ",", ",,,"])
+@pytest.mark.parametrize("row_ends", ["", ",", ",,,", ", ,"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_empty_cells_at_the_end_do_not_count(tmp_path, header_ends, row_ends, line_end):
+    lines = [f"a,b [x,y]{header_ends}", f"1,2,3{row_ends}", "", f" 4 ,,{row_ends}", f"5,6,7{row_ends}"]
+    (tmp_path / "t.csv").write_text(line_end.join(lines), encoding="utf-8-sig", newline="")
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress((tmp_path / "t.csv").read_bytes()))
+    for name in ("t.csv", "t.csv.gz"):
+        assert list(read_table(tmp_path / name)) == [
+            ("row 2 of t.csv", {"a": "1", "b [x": "2", "y]": "3"}),
+            ("row 4 of t.csv", {"a": "4", "b [x": "", "y]": ""}),
+            ("row 5 of t.csv", {"a": "5", "b [x": "6", "y]": "7"}),
+        ]
+
+
+@pytest.mark.parametrize("row", ["1,2,3,4", "1,2", "1,2,,,5"])
+def test_other_cells_do(tmp_path, row):
+    (tmp_path / "t.csv").write_text(f"a,b [x,y],,\n1,2,3\n{row}\n")
+    with pytest.raises(UserError, match=r"row 3 of t\.csv: expected 3 cells as in the header, got [245]"):
+        read_table(tmp_path / "t.csv")
