@@ -176,7 +176,13 @@ REPORTS: dict[str, dict[str, str]] = {
     "findings:\na\nconclusion:\nb": {"findings": "a", "impression": "b"},
     "Findings\nClear lungs\nImpression\nNormal": {"findings": "Clear lungs", "impression": "Normal"},
     "FINDINGS AND IMPRESSION: clear": {"findings": "clear"},
+    "FINDINGS/IMPRESSION: clear\nFINDINGS & IMPRESSION: too": {"findings": "clear\n\ntoo"},
     "FINDINGS (AP view): clear": {"findings": "clear"},
+    "RECOMMENDATION(S): CT\nPORTABLE CHEST, ___: clear": {"recommendation": "CT", "portable chest, ___": "clear"},
+    "PROVISIONAL FINDINGS IMPRESSION (PFI): ___ 2:19 PM\n Edema.\n________\n FINAL REPORT\n CHEST: clear": {
+        "wet read": "___ 2:19 PM\n Edema.",
+        "chest": "clear",
+    },
     "**IMPRESSION:** clear": {"impression": "clear"},
     "REASON FOR EXAM: cough. TECHNIQUE: AP.": {"indication": "cough.", "technique": "AP."},
     "CHEST, PA AND LATERAL: clear.\nHISTORY: cough": {"chest, pa and lateral": "clear.", "history": "cough"},
@@ -212,6 +218,73 @@ def test_the_body_is_findings_then_impression() -> None:
         "bilateral nodular opacities.",
         "no acute process.",
     ]
+
+
+FINAL = "                                 FINAL REPORT\n"
+RULE = " ______________________________________________________________________________\n"
+BODIES: dict[str, str] = {
+    # a wet read before the report; the line between them is not text
+    " WET READ: ___ ___ ___ 8:09 AM\n  edema\n WET READ VERSION #1 ___ ___ 11:26 PM\n"
+    + RULE
+    + FINAL
+    + " INDICATION:  Cough.\n\n IMPRESSION:\n\n No edema is seen.\n": "No edema is seen.",
+    # an addendum before the report, and one after it
+    "                                 ADDENDUM  Corrected side: left.\n"
+    + RULE
+    + FINAL
+    + " FINDINGS:  Right effusion.\n\n IMPRESSION:  Effusion\n"
+    + RULE
+    + " ADDENDUM:  Told to Dr. ___ by phone.\n": "Right effusion.\n\nEffusion",
+    # a heading twice, once empty
+    FINAL + " FINDINGS:\n\n FINDINGS:  Clear lungs.": "Clear lungs.",
+    FINAL + " FINDINGS:  Clear.\n\n TECHNIQUE: AP.\n\n FINDINGS:  Large heart.": "Clear.\n\nLarge heart.",
+    # the film's name as the heading of the reading
+    FINAL + " INDICATION: Cough.\n\n PORTABLE AP CHEST:  Clear.\n\n IMPRESSION:  Normal.": "Clear.\n\nNormal.",
+    FINAL + " FRONTAL AND LATERAL VIEWS OF THE CHEST:\n Clear lungs.": "Clear lungs.",
+    FINAL + " SEMI-UPRIGHT PORTABLE CHEST RADIOGRAPH, ___:  Clear lungs.": "Clear lungs.",
+    FINAL + " PORTABLE AP CHEST: ___.\n\n FINDINGS: Clear lungs.": "Clear lungs.",
+    "WET READ: ___\n PORTABLE CHEST: Edema.\n" + FINAL + " CHEST: No edema.": "No edema.",
+    "FINDINGS\r\nClear lungs.\r\nIMPRESSION:\r\nNormal.": "Clear lungs.\n\nNormal.",
+    # headings below the findings belong to them, those after the impression do not
+    "FINDINGS:\n LUNGS: Clear.\n HEART: Large.\n BONES:\n\nIMPRESSION: Large heart.\nREADER: Someone.": (
+        "LUNGS: Clear.\n\nHEART: Large.\n\nLarge heart."
+    ),
+    "FINDINGS: Clear.\nPA AND LATERAL VIEWS: No effusion.": "Clear.\n\nPA AND LATERAL VIEWS: No effusion.",
+    "LUNGS: Clear.\nIMPRESSION: Normal.": "Normal.",
+    "CONCLUSION:  Normal chest.": "Normal chest.",
+    "FINDINGS AND IMPRESSION:  ___ is new.": "___ is new.",
+    "IMPRESSION:  Seen by Dr.\n ___\n today.": "Seen by Dr.\n ___\n today.",
+    # no title
+    "": "",
+    "_": "",
+    FINAL + " Heart is normal.\n Lungs are clear.": "",
+    FINAL + " CHEST RADIOGRAPH OF ___.\n\n HISTORY: Cough.\n\n Heart is normal.": "",
+    "WET READ: no edema": "",
+    "LUNGS: Clear.": "",
+}
+
+
+@pytest.mark.parametrize("report", BODIES)
+def test_bodies_of_reports_as_they_are_written_in_mimic(report: str) -> None:
+    assert report_body(report, titled_only=True) == BODIES[report]
+    if BODIES[report]:
+        assert report_body(report) == BODIES[report]
+
+
+def test_bodies_without_a_title() -> None:
+    assert report_body(FINAL + " Heart is normal.\n\n Lungs are clear.") == "Heart is normal.\n\n Lungs are clear."
+    # a line that names the film stands before the headings, the reading after them
+    assert report_body(FINAL + " CHEST FILM OF ___.\n\n HISTORY: Cough.\n\n Heart is normal.") == "Heart is normal."
+    assert report_body(FINAL + " Heart is normal.\n\n HISTORY: Cough.") == "Heart is normal."
+    assert report_body("LUNGS: Clear.\nHISTORY: Cough.") == "Clear."
+    assert report_body("WET READ: no edema") == ""
+    assert report_body("HISTORY: Cough.\n\nHeart is normal.\n" + RULE) == "Heart is normal."
+
+
+@given(TEXTS)
+def test_a_titled_body_is_a_body(text: str) -> None:
+    titled = report_body(text, titled_only=True)
+    assert titled in ("", report_body(text))
 
 
 # Real reports ---------------------------------------------------------------------------------------------------------

@@ -7,5 +7,6 @@ CORPORA = Registry(
     {
         "synthetic": "lingula.corpora.synthetic:Synthetic",
         "csv": "lingula.corpora.csv_table:CsvTable",
+        "mimic-cxr": "lingula.corpora.mimic_cxr:MimicCxr",
     },
 )

@@ -7,6 +7,7 @@ the field's preparations of MIMIC-CXR. Nothing is ever added to a text, and no w
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 MIN_TOKENS = 3  # fewer is no report
 
@@ -24,7 +25,7 @@ NAMES = {
     "recommendation": "recommendation|recommendations",
     "notification": "notification|notifications",
     "addendum": "addendum|addenda|final addendum",
-    "wet read": "wet read|preliminary report|provisional report",
+    "wet read": "wet read|preliminary report|provisional report|provisional findings impression|pfi",
     "": "final report|report",  # a banner: what follows it has no heading of its own
 }
 SYNONYMS = {synonym: name for name, synonyms in NAMES.items() for synonym in synonyms.split("|")}
@@ -33,12 +34,45 @@ _TITLED = "Findings|Impression|Conclusion|Comparison|Indication|Technique|Recomm
 _HEADING = re.compile(
     rf"""
       ^[ \t]*[*_#]* (?P<line>(?i:{_KNOWN})) (?:[ \t]*\([^()\n]{{0,40}}\))? [*_]* [ \t]* (?: :\*?\*? | [ \t]*$ )
-    | ^[ \t]* (?P<capitals>[A-Z][A-Z ,/&()-]{{2,60}}?) [ \t]* :
+    | ^[ \t]* (?P<capitals>[A-Z][A-Z ,/&()_-]{{2,60}}?) [ \t]* :
     | (?<=[.!?;_\])]) [ \t]+ (?P<after>(?=[A-Z])(?i:{_KNOWN})) [ \t]* :
     | (?<!\w) (?P<inside>(?=[A-Z]{{4}})(?i:{_KNOWN}) | {_TITLED}) [ \t]* :
     """,
     re.MULTILINE | re.VERBOSE,
 )
+
+_NOUNS = "chest|views?|cxr|radiographs?|films?|x-?rays?"
+_FILM = re.compile(  # a heading of such words names the film, and what stands under it is the reading
+    rf"(?=.*\b(?:{_NOUNS})\b)(?:[ ,/&()_-]|\b(?:{_NOUNS}|radiography|ap|pa|anteroposterior|posteroanterior|frontal|lat|"
+    r"lateral|decubitus|portable|bedside|upright|erect|supine|semi|semiupright|semierect|recumbent|single|one|two|three|"
+    r"left|right|limited|and|of|the|a)\b)+"
+)
+_ASIDE = ("wet read", "addendum")  # headings in these that we do not know are theirs
+_RULE = re.compile(r"^[ \t]*_{8,}[ \t]*$", re.MULTILINE)  # a drawn line; what de-identification leaves is shorter
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A heading and what stands under it, up to the next one."""
+
+    name: str
+    whole: str  # with its heading
+    text: str  # without
+
+
+def _parts(report: str) -> list[_Part]:
+    report = _without_rules(report)
+    headings = [("", 0, 0)]
+    for match in _HEADING.finditer(report):
+        written = next(group for group in match.groups() if group is not None)
+        name = re.sub(r"\s+", " ", written.strip().lower())
+        known = SYNONYMS.get(re.sub(r" ?[/&] ?", " and ", name), name)
+        headings.append((known, match.start(), match.end()))
+    ends = [start for _, start, _ in headings[1:]] + [len(report)]
+    return [
+        _Part(name, report[start:end].strip(), report[after:end].strip())
+        for (name, start, after), end in zip(headings, ends, strict=True)
+    ]
 
 
 def sections(report: str) -> dict[str, str]:
@@ -47,39 +81,63 @@ def sections(report: str) -> dict[str, str]:
     A heading is a known name and a colon, in any case at the start of a line or after a stop, in capitals anywhere;
     a known name alone on its line; or any phrase in capitals with a colon at the start of a line. Known synonyms share
     a name (``CONCLUSION`` is ``impression``), other names are lower-cased; text before or without a heading stands
-    under ``""``. Parts of one name are joined by a blank line.
+    under ``""``. Parts of one name are joined by a blank line; lines drawn with underscores are dropped.
 
     Example:
         >>> sections("INDICATION: Cough. FINDINGS: Clear lungs.\\nImpression:\\n  No disease.")
         {'indication': 'Cough.', 'findings': 'Clear lungs.', 'impression': 'No disease.'}
     """
-    parts: dict[str, list[str]] = {}
-    name, start = "", 0
-    for heading in _HEADING.finditer(report):
-        parts.setdefault(name, []).append(report[start : heading.start()])
-        written = next(group for group in heading.groups() if group is not None)
-        key = re.sub(r"\s+", " ", written.strip().lower())
-        name, start = SYNONYMS.get(key, key), heading.end()
-    parts.setdefault(name, []).append(report[start:])
-    joined = {name: "\n\n".join(filter(None, (part.strip() for part in texts))) for name, texts in parts.items()}
+    texts: dict[str, list[str]] = {}
+    for part in _parts(report):
+        texts.setdefault(part.name, []).append(part.text)
+    joined = {name: "\n\n".join(filter(None, those)) for name, those in texts.items()}
     return {name: text for name, text in joined.items() if text or name}
 
 
-def report_body(report: str) -> str:
+def report_body(report: str, titled_only: bool = False) -> str:
     """What a report says of its film: findings, then impression.
 
-    Without either: the text that stands under no heading; else the last paragraph, if it has no heading in it (where
-    reports with only an ``EXAMINATION:`` keep their reading); else what stands under headings that we do not know
-    (``CHEST, PA AND LATERAL:``); empty where there is none of these.
+    Headings that we do not know (``LUNGS:``, ``HEART:``) and that follow the findings belong to them, and stay in the
+    text, because they are the subject of what they head. Where no section is called findings, what stands under a
+    heading that names the film (``PORTABLE AP CHEST:``) is. Wet reads and addenda are not the reading, but findings
+    and impressions in them are.
+
+    Without any of these: the last paragraph, if it has no heading in it (where reports with only an ``EXAMINATION:``
+    keep their reading); else the text under no heading; else what stands under headings that we do not know; empty
+    where there is none of these.
+
+    Args:
+        report: the text.
+        titled_only: empty unless there are findings, an impression, or a heading that names the film.
     """
-    found = sections(report)
-    body = [found[name] for name in ("findings", "impression") if found.get(name)]
-    if not body and found.get(""):
-        body = [found[""]]
-    if not body:
-        paragraphs = [part for part in re.split(r"\n[ \t]*\n", report) if part.strip()]
-        body = [part.strip() for part in paragraphs[1:][-1:] if not _HEADING.search(part)]
-    return "\n\n".join(body or [text for name, text in found.items() if name not in NAMES and text])
+    texts: dict[str, list[str]] = {}
+    current = ""
+    for part in _parts(report):
+        below = part.name not in NAMES and current == "findings"
+        if below or part.name in NAMES:
+            current = name = "findings" if below else part.name
+        elif current in _ASIDE:
+            continue
+        else:
+            name = "film" if _FILM.fullmatch(part.name) else "other"
+        if part.text:
+            texts.setdefault(name, []).append(part.whole if below else part.text)
+    joined = {name: "\n\n".join(those) for name, those in texts.items()}
+    titled = [joined.get("findings") or joined.get("film"), joined.get("impression")]
+    if any(titled) or titled_only:
+        return "\n\n".join(filter(None, titled))
+    bare, last = joined.get("", ""), _last_paragraph(report)
+    return last if last and not bare.endswith(last) else bare or joined.get("other", "")
+
+
+def _last_paragraph(report: str) -> str:
+    """The last paragraph of several, if it has no heading in it."""
+    paragraphs = [part.strip() for part in re.split(r"\n[ \t]*\n", _without_rules(report)) if part.strip()]
+    return paragraphs[-1] if len(paragraphs) > 1 and not _HEADING.search(paragraphs[-1]) else ""
+
+
+def _without_rules(report: str) -> str:
+    return _RULE.sub("", report.replace("\r\n", "\n"))
 
 
 # Sentences ------------------------------------------------------------------------------------------------------------
@@ -97,6 +155,7 @@ _COUNTED = re.compile(
     r"ribs?|grade|stage|type|levels?|numbers?|nos?|segment|lead|images?|series|views?|vertebra|zone|class|group|hepatitis|"
     r"vitamin|influenza|to|and|or|of|by|than|at|x|approximately|about|measur(?:es|ing)"
 )
+_STOPS = (".", "?", "!")
 _OPENING = "\"'([{“‘«"
 _CLOSING = "\"')]}”’»"
 _BULLETS = "-*•–—·"
@@ -120,10 +179,10 @@ def split_sentences(text: str) -> list[str]:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = _GLUED_STOP.sub(" ", _GLUED_MARK.sub(r"\1 ", text))
     tokens = list(_TOKEN.finditer(text))
-    words = [re.sub(r"\s+", " ", token.group()) for token in tokens] + [""]
+    words = [" ".join(token.group().split()) for token in tokens] + [""]
     sentences: list[str] = []
     current: list[str] = []
-    listed = any(word.strip("().,") == "2" and _MARK.fullmatch(word) for word in words)
+    listed = "2" in text and any(word.strip("().,") == "2" and _MARK.fullmatch(word) for word in words)
     expected = 1  # the next number of an enumeration
     end = 0
 
@@ -137,18 +196,18 @@ def split_sentences(text: str) -> list[str]:
         word, following = words[position], words[position + 1]
         gap = text[end : token.start()]
         end = token.end()
-        if gap.count("\n") > 1:
+        if gap != " " and gap.count("\n") > 1:
             close()
-        if word.strip(_BULLETS) == "" and ("\n" in gap or not current):
+        if word[0] in _BULLETS and word.strip(_BULLETS) == "" and ("\n" in gap or not current):
             close()
             continue
-        mark = _MARK.fullmatch(word)
+        mark = (word[0] == "(" or word[0].isdigit()) and _MARK.fullmatch(word)
         if mark and (not current or _goes_on(int(mark[1]), expected, "\n" in gap, listed, current, following)):
             close()
             expected = int(mark[1]) + 1
             continue
         current.append(word)
-        if _ends(current, following):
+        if word.rstrip(_CLOSING)[-1:] in _STOPS and _ends(current, following):
             close()
     close()
     return sentences
@@ -167,9 +226,9 @@ def _goes_on(number: int, expected: int, new_line: bool, listed: bool, current: 
 
 
 def _ends(current: list[str], following: str) -> bool:
-    """Whether the last word of ``current`` ends a sentence, seeing the word that follows; empty at the end."""
+    """Whether the last word of ``current``, which has a stop, ends a sentence; ``following`` is empty at the end."""
     word = current[-1].rstrip(_CLOSING)
-    if not following or not word or word[-1] not in ".?!":
+    if not following or not word:
         return False
     first = following.lstrip(_OPENING + _BULLETS)[:1]
     if word[-1] in "?!" or word.endswith("..."):
