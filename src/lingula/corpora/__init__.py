@@ -8,5 +8,6 @@ CORPORA = Registry(
         "synthetic": "lingula.corpora.synthetic:Synthetic",
         "csv": "lingula.corpora.csv_table:CsvTable",
         "mimic-cxr": "lingula.corpora.mimic_cxr:MimicCxr",
+        "rsna-pneumonia": "lingula.corpora.rsna_pneumonia:RsnaPneumonia",
     },
 )
