@@ -9,5 +9,6 @@ CORPORA = Registry(
         "csv": "lingula.corpora.csv_table:CsvTable",
         "mimic-cxr": "lingula.corpora.mimic_cxr:MimicCxr",
         "rsna-pneumonia": "lingula.corpora.rsna_pneumonia:RsnaPneumonia",
+        "siim-pneumothorax": "lingula.corpora.siim_pneumothorax:SiimPneumothorax",
     },
 )
