@@ -10,5 +10,6 @@ CORPORA = Registry(
         "mimic-cxr": "lingula.corpora.mimic_cxr:MimicCxr",
         "rsna-pneumonia": "lingula.corpora.rsna_pneumonia:RsnaPneumonia",
         "siim-pneumothorax": "lingula.corpora.siim_pneumothorax:SiimPneumothorax",
+        "object-cxr": "lingula.corpora.object_cxr:ObjectCxr",
     },
 )
