@@ -11,5 +11,6 @@ CORPORA = Registry(
         "rsna-pneumonia": "lingula.corpora.rsna_pneumonia:RsnaPneumonia",
         "siim-pneumothorax": "lingula.corpora.siim_pneumothorax:SiimPneumothorax",
         "object-cxr": "lingula.corpora.object_cxr:ObjectCxr",
+        "nih-chestxray14": "lingula.corpora.nih_chestxray14:NihChestXray14",
     },
 )
