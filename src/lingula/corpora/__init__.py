@@ -10,6 +10,7 @@ CORPORA = Registry(
         "mimic-cxr": "lingula.corpora.mimic_cxr:MimicCxr",
         "rsna-pneumonia": "lingula.corpora.rsna_pneumonia:RsnaPneumonia",
         "siim-pneumothorax": "lingula.corpora.siim_pneumothorax:SiimPneumothorax",
+        "covidx": "lingula.corpora.covidx:Covidx",
         "object-cxr": "lingula.corpora.object_cxr:ObjectCxr",
         "nih-chestxray14": "lingula.corpora.nih_chestxray14:NihChestXray14",
     },
