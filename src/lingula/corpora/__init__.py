@@ -12,6 +12,7 @@ CORPORA = Registry(
         "siim-pneumothorax": "lingula.corpora.siim_pneumothorax:SiimPneumothorax",
         "covidx": "lingula.corpora.covidx:Covidx",
         "object-cxr": "lingula.corpora.object_cxr:ObjectCxr",
+        "indiana": "lingula.corpora.indiana:Indiana",
         "nih-chestxray14": "lingula.corpora.nih_chestxray14:NihChestXray14",
     },
 )
