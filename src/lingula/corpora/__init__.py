@@ -14,5 +14,6 @@ CORPORA = Registry(
         "object-cxr": "lingula.corpora.object_cxr:ObjectCxr",
         "indiana": "lingula.corpora.indiana:Indiana",
         "nih-chestxray14": "lingula.corpora.nih_chestxray14:NihChestXray14",
+        "covid19-images": "lingula.corpora.covid19_images:Covid19Images",
     },
 )
