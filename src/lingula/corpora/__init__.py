@@ -15,5 +15,6 @@ CORPORA = Registry(
         "indiana": "lingula.corpora.indiana:Indiana",
         "nih-chestxray14": "lingula.corpora.nih_chestxray14:NihChestXray14",
         "covid19-images": "lingula.corpora.covid19_images:Covid19Images",
+        "kermany": "lingula.corpora.kermany:Kermany",
     },
 )
