@@ -138,6 +138,36 @@ class Model:
         self.made = made
         self.device = device
 
+    @property
+    def name(self) -> str:
+        """The method's name; ``random`` or ``imagenet`` where its weights are that."""
+        return str(self.made["method"]) if self.is_trained else self.checkpoint.partition("-")[0]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its weights are those of a checkpoint."""
+        return not self.checkpoint.startswith(("random-", "imagenet-"))
+
+    @property
+    def checkpoint(self) -> str:
+        """SHA-256 of the weights; ``random-SEED`` or ``imagenet-ENCODER`` where they are that."""
+        return str(self.made["checkpoint_sha256"])
+
+    @property
+    def image_size(self) -> int:
+        """Pixels that the image encoder sees."""
+        return int(self.made["image_size"])
+
+    @property
+    def resize_to(self) -> int:
+        """Pixels to which films come before they are cropped to the image size."""
+        return int(self.made["resize_to"])
+
+    @property
+    def batch_size(self) -> int:
+        """Pairs in a batch of the training."""
+        return int(self.made["plan"]["batch_size"])
+
     @torch.inference_mode()
     def encode_image(self, images: Film | Sequence[Film]) -> EncodedImages:
         """Embed films: paths (JPEG, PNG, DICOM) or ``(H, W)`` uint8 arrays, one or several.
@@ -219,9 +249,23 @@ def on_original(maps: Tensor, geometry: Geometry, image_size: int, offset: int) 
 
 def fresh(model: Model, seed: int) -> Model:
     """The same architecture with random weights: the baseline that every measurement stands beside."""
+    return _untrained(model, seed, False, f"random-{seed}")
+
+
+def imagenet(model: Model) -> Model:
+    """The same architecture with timm's published weights in its image encoder, and random ones elsewhere.
+
+    Raises:
+        UserError: where those weights cannot be had.
+    """
+    return _untrained(model, 0, True, f"imagenet-{model.made['image_encoder']}")
+
+
+def _untrained(model: Model, seed: int, pretrained: bool, checkpoint: str) -> Model:
     torch.manual_seed(seed)
     config = copy.deepcopy(model.method.text_encoder.backbone.config)
-    made = model.made
-    method = build_method(made["method"], made["options"], made["image_encoder"], config, made["image_size"])
-    made = {**made, "checkpoint_sha256": f"random-{seed}"}
+    made = {**model.made, "checkpoint_sha256": checkpoint}
+    method = build_method(
+        made["method"], made["options"], made["image_encoder"], config, made["image_size"], pretrained
+    )
     return Model(method.to(model.device).eval(), model.tokenizer, made, model.device)

@@ -20,6 +20,7 @@ COMMANDS = Registry(
         "prepare": "lingula.commands.prepare:prepare",
         "pretrain": "lingula.commands.pretrain:pretrain",
         "evaluate": "lingula.commands.evaluate:evaluate",
+        "benchmark": "lingula.commands.benchmark:benchmark",
         "report": "lingula.commands.report:report",
         "list": "lingula.commands.list:list_parts",
     },
@@ -90,7 +91,7 @@ def call(program: str, function: Any, arguments: list[str]) -> Any:
             f"usage: {program} {choices.noun.upper()} [options]\n\n{first_line(function)}\n\n{choices.noun} is one of:"
         )
         for name in choices:
-            print(f"  {name:<12} {first_line(choices[name])}")
+            print(f"  {name:<18} {choices.summary(name)}")
         print(f"\n{program} {choices.noun.upper()} --help shows the options.")
         return None
     choice = choices[arguments[0]]
@@ -119,7 +120,7 @@ def make_parser(program: str, function: Any, choice: Any = None) -> Any:
     if choice is not None:
         parser.add_class_arguments(choice)
         skip.add(1)
-    for name, kind in choices_of(function).items():
+    for name, kind in positionals_of(function).items():
         parser.add_argument(name, type=kind)
         skip.add(name)
     parser.own_arguments = frozenset(parser.add_function_arguments(function, skip=skip))
@@ -136,12 +137,15 @@ def resolve_hints(function: Any) -> None:
     function.__annotations__ = {**hints, "return": None}
 
 
-def choices_of(function: Any) -> dict[str, Any]:
-    """A function's required arguments that are one of a few words: positional, as in ``lingula list methods``."""
+def positionals_of(function: Any) -> dict[str, Any]:
+    """A function's positional arguments: required ones of a few words, as in ``lingula list methods``, and those that
+    it names in ``positional``."""
+    named = getattr(function, "positional", ())
     return {
         name: parameter.annotation
         for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.default is inspect.Parameter.empty and get_origin(parameter.annotation) is Literal
+        if name in named
+        or (parameter.default is inspect.Parameter.empty and get_origin(parameter.annotation) is Literal)
     }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
+import importlib.util
 import inspect
 import numbers
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -42,6 +45,18 @@ class Registry(Mapping[str, Any]):
             raise UserError(f"unknown {self.noun} '{name}'{hint}")
         module, _, attribute = self.paths[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
+
+    def summary(self, name: str) -> str:
+        """The first line of an entry's docstring, read from its file without importing it."""
+        module, _, attribute = self.paths[name].partition(":")
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(f"{self.noun} '{name}': no module {module}")
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
+                return (ast.get_docstring(node) or "").partition("\n")[0]
+        raise AttributeError(f"{self.noun} '{name}': {module} has no {attribute}")
 
     def __contains__(self, name: object) -> bool:
         return name in self.paths  # Mapping's own would import, and raise for an unknown name

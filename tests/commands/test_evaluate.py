@@ -2,16 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from lingula.cli import main
 from lingula.commands.evaluate import evaluate
 from lingula.registry import UserError
 from lingula.results import read_rows
+from lingula.tasks import TASKS
+from lingula.tasks.classification import Classification
+from lingula.tasks.retrieval import Retrieval
+from lingula.tasks.swap_test import SwapTest
 
 
 def test_classification_compares_with_random_weights_on_the_same_subsets(small_corpus, small_run):
-    settings = {"labels": ["effusion", "oedema"], "fractions": [0.5, 1.0], "seeds": [0, 1], "bootstrap": 50}
-    found = evaluate("classification", small_run, protocol="logistic", **settings)
+    task = Classification(["effusion", "oedema"], protocol="logistic", fractions=[0.5, 1.0])
+    found = evaluate(task, small_run, seeds=[0, 1], bootstrap=50)
     rows = [row for row in read_rows(small_run / "results.jsonl") if row["task"] == "classification"]
     assert {row["encoder"] for row in rows} == {"cm-cgns", "random"}
     halves = {
@@ -23,56 +29,72 @@ def test_classification_compares_with_random_weights_on_the_same_subsets(small_c
     for row in rows:
         assert (small_run / "subsets" / f"{row['subset_sha256']}.txt").read_text().count("\n") == row["train_studies"]
         assert row["protocol"] == "logistic"
+        assert row["options"]["labels"] == ["effusion", "oedema"]
         assert row["corpus_fingerprint"] == json.loads((small_corpus / "corpus.json").read_text())["fingerprint"]
         assert len(row["checkpoint"]) == 64 or row["checkpoint"].startswith("random-")
-    for fraction in ("0.5", "1.0"):
-        for encoder in ("cm-cgns", "random"):
-            mine = [r["auroc"] for r in rows if r["encoder"] == encoder and str(r["fraction"]) == fraction]
-            assert found[fraction][encoder]["mean"] == pytest.approx(sum(mine) / len(mine))
-            assert found[fraction][encoder]["low"] <= found[fraction][encoder]["high"]
-    assert evaluate("classification", small_run, protocol="logistic", **settings) == found
+        assert row["auroc_low"] <= row["auroc"] <= row["auroc_high"]
+    assert len({row["test_sha256"] for row in rows}) == 1
+    for (encoder, fraction), cells in found.items():
+        mine = [r["auroc"] for r in rows if r["encoder"] == encoder and r["fraction"] == fraction]
+        assert [cell.numbers["auroc"] for cell in cells] == mine
+    # with all labels a regression of one encoder has nothing to draw, but every random encoder is another
+    assert [len(found[key]) for key in (("cm-cgns", 0.5), ("cm-cgns", 1.0), ("random", 1.0))] == [2, 1, 2]
 
 
-@pytest.mark.parametrize("task", ["retrieval", "pointing", "swap-test", "false-negatives"])
-def test_the_other_tasks_stand_beside_random_weights_too(small_run, task):
-    found = evaluate(task, small_run, seeds=[0, 1])
-    assert set(found) == {"cm-cgns", "random"}
-    rows = [row for row in read_rows(small_run / "results.jsonl") if row["task"] == task]
+@pytest.mark.parametrize("name", ["retrieval", "grounding", "swap-test", "false-negatives"])
+def test_tasks_that_train_nothing_stand_beside_random_weights_too(small_run, name, capsys):
+    found = evaluate(TASKS[name](), small_run, seeds=[0, 1])
+    assert set(found) == {("cm-cgns", None), ("random", None)}
+    rows = [row for row in read_rows(small_run / "results.jsonl") if row["task"] == name]
     assert [row["encoder"] for row in rows] == ["cm-cgns", "random", "random"]
+    assert [row.get("seed") for row in rows] == [None, 0, 1]
     assert rows[1]["checkpoint"] != rows[2]["checkpoint"]
+    shown = capsys.readouterr().out
+    assert "difference" in shown or name == "false-negatives"
+    assert set(evaluate(TASKS[name](), small_run, baseline=False)) == {("cm-cgns", None)}
 
 
-def test_another_preparation_in_the_training_folder_is_not_measured_unasked(small_run, tmp_path, capsys):
+def test_the_command_line(small_run, capsys):
+    main(["evaluate", "retrieval", "--run", str(small_run), "--pool", "12", "--seeds", "0", "--bootstrap", "10"])
+    (row, random) = read_rows(small_run / "results.jsonl")
+    assert (row["pool"], row["options"]["pool"], random["checkpoint"]) == (12, 12, "random-0")
+    assert np.isclose(row["chance_at_5"], 5 / 12)
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "retreival", "--run", str(small_run)])
+    assert stop.value.code == 2
+    assert "unknown task 'retreival'; did you mean 'retrieval'?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["evaluate", "retrieval", "--run", str(small_run), "--labels", "effusion"])
+    assert "--labels" in capsys.readouterr().err
+
+
+def test_another_preparation_in_the_training_folder_is_not_measured_unasked(small_run, capsys):
     made = json.loads((small_run / "run.json").read_text())
     made["corpus"]["fingerprint"] = "0" * 64
     (small_run / "run.json").write_text(json.dumps(made))
     with pytest.raises(UserError, match="another preparation of synthetic than the run was trained on"):
-        evaluate("retrieval", small_run)
-    evaluate("retrieval", small_run, corpus=made["corpus"]["folder"], seeds=[0])
+        evaluate(Retrieval(), small_run)
+    evaluate(Retrieval(), small_run, corpus=made["corpus"]["folder"], seeds=[0])
     assert "may have been trained on" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pool": 0}, "pool must be at least 1"),
         ({"bootstrap": 0}, "bootstrap must be at least 1"),
         ({"seeds": [-1]}, "seeds must not be negative"),
         ({"device": "gpuu"}, "no device 'gpuu'"),
-        ({"labels": ["effusion"]}, "are for classification; retrieval takes none"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(small_run, settings, message):
     with pytest.raises(UserError, match=message):
-        evaluate("retrieval", small_run, **settings)
+        evaluate(Retrieval(), small_run, **settings)
 
 
 def test_refusals(small_run, tmp_path):
-    with pytest.raises(UserError, match="takes no other split"):
-        evaluate("classification", small_run, split="val")
     with pytest.raises(UserError, match="two patients or more"):
-        evaluate("swap-test", small_run, batch_size=1)
+        evaluate(SwapTest(batch_size=1), small_run)
     with pytest.raises(UserError, match="did you mean 'effusion'"):
-        evaluate("classification", small_run, labels=["efusion"])
+        evaluate(Classification(["efusion"]), small_run)
     with pytest.raises(UserError, match="no prepared corpus"):
-        evaluate("retrieval", small_run, corpus=tmp_path / "nowhere")
+        evaluate(Retrieval(), small_run, corpus=tmp_path / "nowhere")

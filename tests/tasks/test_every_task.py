@@ -1,28 +1,62 @@
-"""What every task promises, whichever it is; a new one is covered by its line in TASKS."""
+"""What every task promises, whichever it is; a new one is covered by its line in TASKS, and by its options here."""
 
+import dataclasses
 import importlib
 
 import numpy as np
 import pytest
 
+from lingula.cli import main
 from lingula.commands.evaluate import evaluate
 from lingula.tasks import TASKS
 
+QUICK = {"fractions": [1.0], "epochs": 1}
+OPTIONS = {  # what a task needs besides its defaults, on the tiny synthetic corpus, to be quick
+    "classification": {"labels": ["effusion"], "fractions": [1.0], "protocol": "logistic"},
+    "detection": {"targets": ["cardiomegaly"], **QUICK},
+    "segmentation": {"target": "cardiomegaly", **QUICK},
+    "class-retrieval": {"labels": ["effusion", "cardiomegaly"], "per_class": 2},
+    "zero-shot": {"labels": ["effusion", "cardiomegaly"]},
+    "report-generation": {"protocol": "small", **QUICK},
+}
 
-@pytest.mark.parametrize("task", list(TASKS))
-def test_it_says_which_way_is_better_and_gives_those_numbers(task, tiny_run, capsys):
-    module = importlib.import_module(TASKS.paths[task].partition(":")[0])
-    assert module.higher_is_better
-    assert "One example" in module.__doc__
-    settings = {"labels": ["effusion"], "fractions": [1.0], "protocol": "logistic"} if task == "classification" else {}
-    found = evaluate(task, tiny_run, seeds=[0], bootstrap=20, **settings)
-    numbers = found["1.0"] if task == "classification" else found
-    assert set(numbers) == {"cm-cgns", "random"}
-    for encoder in numbers.values():
-        names = {"auroc": "mean"} if task == "classification" else {}
-        for metric in module.higher_is_better:
-            value = np.mean(encoder[names.get(metric, metric)])
-            assert np.isfinite(value)
-            assert 0 <= value <= (1 if metric != "median_rank" else 16)
-    again = evaluate(task, tiny_run, seeds=[0], bootstrap=20, **settings)
-    assert again == found  # the same seeds, the same numbers
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_it_is_a_documented_dataclass_that_the_command_line_reads(name, capsys):
+    task = TASKS[name]
+    assert dataclasses.is_dataclass(task)
+    assert task.higher_is_better
+    assert "One example" in importlib.import_module(task.__module__).__doc__
+    for field in dataclasses.fields(task):
+        assert f"{field.name}:" in task.__doc__, f"{name}: the docstring says nothing of '{field.name}'"
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", name, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(task):
+        assert f"--{field.name}" in shown
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_it_measures_two_encoders_and_the_same_seeds_give_the_same_numbers(name, tiny_run, capsys):
+    task = TASKS[name](**OPTIONS.get(name, {}))
+    found = evaluate(task, tiny_run, seeds=[0], bootstrap=20)
+    assert {encoder for encoder, _ in found} == {"cm-cgns", "random"}
+    for cells in found.values():
+        for measured in cells:
+            headline = next(iter(task.higher_is_better))
+            assert not np.isinf(list(measured.numbers.values())).any()
+            assert headline in measured.numbers
+            assert measured.notes["test_sha256"]
+            for metric, replicates in measured.replicates.items():
+                assert metric in task.higher_is_better
+                assert replicates.shape == (20,)
+                if np.isfinite(measured.numbers[metric]) and np.isfinite(replicates).all():
+                    low, high = replicates.min(), replicates.max()
+                    assert low - 1e-9 <= measured.numbers[metric] <= high + 1e-9, metric
+    again = evaluate(task, tiny_run, seeds=[0], bootstrap=20)
+    for key, cells in found.items():
+        for one, other in zip(cells, again[key], strict=True):
+            np.testing.assert_equal(one.numbers, other.numbers)
+            np.testing.assert_equal(one.replicates, other.replicates)
+            assert one.subset_ids == other.subset_ids

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+SWAP = ("right", "swapped", "chance")
+
 
 def demo(
     out: Path = Path("demo"),
@@ -70,50 +72,41 @@ def demo(
 
 def measure(run: Path, corpus: Any, seeds: tuple[int, ...]) -> dict[str, Any]:
     """Everything that ``summary.json`` holds but the seconds, measured on the test split; rows in ``results.jsonl``."""
-    from lingula.api import fresh, load
-    from lingula.commands.evaluate import classify, loader_of, print_probe, recalibrate
+    from lingula.api import load
+    from lingula.commands.evaluate import describe
+    from lingula.commands.evaluate import measure as measure_task
+    from lingula.commands.evaluate import show as show_task
     from lingula.results import append_rows
-    from lingula.tasks.false_negatives import false_negatives
-    from lingula.tasks.pointing import pointing
-    from lingula.tasks.retrieval import retrieval
-    from lingula.tasks.swap_test import swap_test
+    from lingula.tasks.classification import Classification
+    from lingula.tasks.false_negatives import FalseNegatives
+    from lingula.tasks.grounding import Grounding
+    from lingula.tasks.retrieval import Retrieval
+    from lingula.tasks.swap_test import SwapTest
 
     model = load(run)
-    batch_size = model.made["plan"]["batch_size"]
-    found, heads = classify(model, corpus, None, "logistic", (0.01, 0.1, 1.0), seeds, 1000, run)
-    print_probe(found, model.made["method"], "logistic")
-    loader = loader_of(model, corpus, "test", batch_size)
-    ranked = retrieval(model.method, loader)
-    pointed = pointing(model.method, loader)
-    untrained = []
-    for seed in seeds:
-        other = fresh(model, seed)
-        recalibrate(other, corpus)
-        untrained.append(pointing(other.method, loader))
-    swapped = swap_test(model.method, loader)
-    detected = false_negatives(model.method, loader)
-    about = {"corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint, "split": "test"}
-    encoder = {"encoder": model.made["method"], "checkpoint": model.made["checkpoint_sha256"]}
-    append_rows(
-        run / "results.jsonl",
-        [{"task": "classification", **about, **head} for head in heads]
-        + [
-            {"task": "pointing", "encoder": "random", "seed": s, **about, **u}
-            for s, u in zip(seeds, untrained, strict=True)
-        ]
-        + [
-            {"task": task, **encoder, **about, **numbers}
-            for task, numbers in (
-                ("retrieval", ranked),
-                ("pointing", pointed),
-                ("swap-test", swapped),
-                ("false-negatives", detected),
-            )
-        ],
-    )
+    found = {}
+    for task, baseline in (
+        (Classification(protocol="logistic"), True),
+        (Retrieval(), False),
+        (Grounding(), True),
+        (SwapTest(), False),
+        (FalseNegatives(), False),
+    ):
+        about = describe(task, corpus)
+        of_task = found[about["task"]] = measure_task(task, model, corpus, seeds, 1000, baseline)
+        append_rows(run / "results.jsonl", [{**about, **cell.row()} for cells in of_task.values() for cell in cells])
+    show_task("classification", Classification.higher_is_better, found["classification"])
+
+    def row(task: str) -> dict[str, Any]:
+        numbers: dict[str, Any] = found[task][model.name, None][0].row()
+        return numbers
+
+    probe = of_probe(found["classification"])
+    ranked, pointed, swapped, detected = (row(t) for t in ("retrieval", "grounding", "swap-test", "false-negatives"))
+    untrained = [cell.numbers["pointing"] for cell in found["grounding"]["random", None]]
     return {
-        "probe_auroc": {name: _of_probe(row) for name, row in found["0.1"].items()},
-        "probe_auroc_by_fraction": found,
+        "probe_auroc": probe["0.1"],
+        "probe_auroc_by_fraction": probe,
         "retrieval_recall_at_5": {
             "value": ranked["recall_at_5"],
             "low": ranked["recall_at_5_low"],
@@ -122,14 +115,14 @@ def measure(run: Path, corpus: Any, seeds: tuple[int, ...]) -> dict[str, Any]:
             "ceiling": ranked.get("ceiling_at_5"),
         },
         "pointing_game": {
-            "value": pointed["value"],
-            "low": pointed["value_low"],
-            "high": pointed["value_high"],
+            "value": pointed["pointing"],
+            "low": pointed["pointing_low"],
+            "high": pointed["pointing_high"],
             "chance": pointed["chance"],
-            "untrained": sum(u["value"] for u in untrained) / len(untrained),
-            "untrained_runs": [u["value"] for u in untrained],
+            "untrained": sum(untrained) / len(untrained),
+            "untrained_runs": untrained,
         },
-        "swap_test": {key: value for key, value in swapped.items() if key != "sentences"},
+        "swap_test": {key: value for key, value in swapped.items() if key.split("_")[0] in SWAP},
         "false_negatives": {
             "share": detected["share"],
             "precision": detected["precision"],
@@ -139,8 +132,17 @@ def measure(run: Path, corpus: Any, seeds: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def _of_probe(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ("mean", "low", "high", "seeds", "sd", "train_studies")}
+def of_probe(found: dict[tuple[str, float | None], list[Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """``{fraction: {encoder: mean, sd, low, high, seeds, train_studies}}`` of the AUROC."""
+    from lingula.evaluation import summarise
+
+    probe: dict[str, dict[str, dict[str, Any]]] = {}
+    for (encoder, fraction), cells in found.items():
+        mean, sd, low, high, _ = summarise(cells, "auroc")
+        seeds, films = [cell.cell.seed for cell in cells], cells[0].notes["train_studies"]
+        numbers = {"mean": mean, "sd": sd, "low": low, "high": high, "seeds": seeds, "train_studies": films}
+        probe.setdefault(str(fraction), {})[encoder] = numbers
+    return probe
 
 
 def show(summary: dict[str, Any], page: Path) -> None:

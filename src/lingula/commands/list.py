@@ -20,22 +20,9 @@ def list_parts(what: Literal["methods", "corpora", "tasks"], json: bool = False)
     registry = {"methods": METHODS, "corpora": CORPORA, "tasks": TASKS}[what]
     if not json:
         for name in registry:
-            print(f"{name:<18} {summary(registry.paths[name])}")
+            print(f"{name:<18} {registry.summary(name)}")
         return
     print(json_module.dumps({name: describe(registry[name]) for name in registry}, indent=2))
-
-
-def summary(path: str) -> str:
-    """The first line of a part's file, read without importing it."""
-    import ast
-    import importlib.util
-    from pathlib import Path
-
-    spec = importlib.util.find_spec(path.partition(":")[0])
-    assert spec is not None
-    assert spec.origin is not None
-    doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-    return doc.splitlines()[0]
 
 
 def describe(part: Any) -> dict[str, Any]:
@@ -45,7 +32,7 @@ def describe(part: Any) -> dict[str, Any]:
 
     from lingula.results import plain
 
-    towers = ("self", "image_encoder", "text_encoder", "image_size", "method", "loader")
+    towers = ("self", "image_encoder", "text_encoder", "image_size")
     options = {
         name: None if parameter.default is inspect.Parameter.empty else parameter.default
         for name, parameter in inspect.signature(part).parameters.items()

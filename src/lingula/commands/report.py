@@ -301,7 +301,7 @@ def sentence_boxes(loader: Loader, batch: Any) -> list[np.ndarray | None]:
     """For each of the batch's N sentences its finding's box in pixels of the encoder's film, where it is known."""
     import torch
 
-    from lingula.tasks.pointing import boxes_of_batch
+    from lingula.tasks.grounding import boxes_of_batch
 
     reports = batch.reports
     counts = torch.bincount(reports.report_of_sentence.cpu(), minlength=len(batch))
@@ -328,7 +328,7 @@ def one_film(
     from lingula.api import on_original
     from lingula.data.image import Geometry
     from lingula.plots.attention import film_figure
-    from lingula.tasks.pointing import cells_touched
+    from lingula.tasks.grounding import cells_touched
 
     corpus, size, (h, w) = loader.corpus, loader.image_size, grid
     study = corpus.index.iloc[row]
@@ -390,7 +390,8 @@ class Map(NamedTuple):
 def tsne_maps(model: Model, corpus: PreparedCorpus, rows: np.ndarray, most: int, seed: int) -> list[Map]:
     """The trained features and those of random weights, on the same films; nothing where too few have one label."""
     from lingula.api import fresh
-    from lingula.commands.evaluate import film_loader, recalibrate
+    from lingula.commands.evaluate import recalibrate
+    from lingula.evaluation import film_loader
     from lingula.plots.tsne import chance_agreement, neighbour_agreement, project, scatter, singly_labelled
     from lingula.tasks.classification import extract_features
 

@@ -22,18 +22,8 @@ def bootstrap_weights(groups: np.ndarray, draws: int, seed: int) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of bootstrap values (percentile method), NaN left out."""
+    """The middle 95 % of bootstrap values (percentile method), NaN left out; NaN where nothing else is there."""
+    if not np.isfinite(values).any():
+        return float("nan"), float("nan")
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
-
-
-def mean_interval(values: np.ndarray, groups: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of a mean over samples of which those of one patient hang together.
-
-    Args:
-        values: ``(n,)``.
-        groups: ``(n,)`` the patient of each sample.
-        draws, seed: of the bootstrap.
-    """
-    weights = bootstrap_weights(groups, draws, seed)
-    return interval(weights @ values / weights.sum(1))

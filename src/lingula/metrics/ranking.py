@@ -24,12 +24,24 @@ def recall_at(similarity: np.ndarray, k: int, tolerance: float = 1e-6) -> np.nda
     return np.clip((k - above) / tied, 0.0, 1.0)
 
 
-def median_rank(similarity: np.ndarray, tolerance: float = 1e-6) -> float:
-    """Median over the queries of the own candidate's rank, from 1, in the middle of its ties."""
+def ranks(similarity: np.ndarray, tolerance: float = 1e-6) -> np.ndarray:
+    """The rank of each query's own candidate, from 1, in the middle of its ties; ``(n,)``."""
     own = np.diagonal(similarity)[:, None]
     above = (similarity > own + tolerance).sum(1)
     tied = (np.abs(similarity - own) <= tolerance).sum(1)
-    return float(np.median(above + (tied + 1) / 2))
+    middle: np.ndarray = above + (tied + 1) / 2
+    return middle
+
+
+def weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Median of ``(n,)`` values that count ``(draws, n)`` whole times; ``(draws,)``, the mean of the middle two."""
+    order = np.argsort(values, kind="stable")
+    upto = np.cumsum(weights[:, order], axis=1)
+    total = upto[:, -1:]
+    low = (upto >= np.floor((total + 1) / 2)).argmax(1)
+    high = (upto >= np.floor(total / 2) + 1).argmax(1)
+    median: np.ndarray = (values[order[low]] + values[order[high]]) / 2
+    return median
 
 
 def recall_ceiling(content: np.ndarray, k: int) -> np.ndarray:
@@ -43,3 +55,22 @@ def recall_ceiling(content: np.ndarray, k: int) -> np.ndarray:
     """
     _, inverse, counts = np.unique(content, return_inverse=True, return_counts=True)
     return np.clip(k / counts[inverse], 0.0, 1.0)
+
+
+def precision_at(similarity: np.ndarray, relevant: np.ndarray, k: int, tolerance: float = 1e-6) -> np.ndarray:
+    """The share of relevant candidates expected among the first k of each query, ties broken at random.
+
+    Args:
+        similarity: ``(n, m)``.
+        relevant: ``(n, m)`` bool.
+        k: in [1, m].
+        tolerance: similarities no further apart than this from the k-th are tied with it.
+    Returns:
+        ``(n,)`` in [0, 1].
+    """
+    kth = -np.partition(-similarity, k - 1, axis=1)[:, k - 1, None]
+    above, tied = similarity > kth + tolerance, np.abs(similarity - kth) <= tolerance
+    room = k - above.sum(1)  # left for the tied ones, at least one
+    expected = (above & relevant).sum(1) + room * (tied & relevant).sum(1) / tied.sum(1)
+    precision: np.ndarray = expected / k
+    return precision

@@ -5,10 +5,10 @@ from lingula.registry import Registry
 TASKS = Registry(
     "task",
     {
-        "classification": "lingula.tasks.classification:LinearProbe",
-        "retrieval": "lingula.tasks.retrieval:retrieval",
-        "pointing": "lingula.tasks.pointing:pointing",
-        "swap-test": "lingula.tasks.swap_test:swap_test",
-        "false-negatives": "lingula.tasks.false_negatives:false_negatives",
+        "classification": "lingula.tasks.classification:Classification",
+        "retrieval": "lingula.tasks.retrieval:Retrieval",
+        "grounding": "lingula.tasks.grounding:Grounding",
+        "swap-test": "lingula.tasks.swap_test:SwapTest",
+        "false-negatives": "lingula.tasks.false_negatives:FalseNegatives",
     },
 )

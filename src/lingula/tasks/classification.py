@@ -1,28 +1,229 @@
-"""Linear classification: a linear head on the frozen, mean-pooled features of the image encoder.
+"""Classification: a linear head on the image encoder's mean-pooled features, the encoder frozen or trained with it.
 
 One example: film 17, features (96,), labels effusion 1, pneumothorax 0, ...; the head's AUROC over the test films is
-the number of the field's Table I. The encoder is frozen whole and in evaluation mode, so features are extracted once.
+the number of the field's Table I. A frozen encoder is frozen whole and in evaluation mode, so its features are
+extracted once.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
+from lingula.batch import Batch
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
+from lingula.evaluation import (
+    Cell,
+    Encoders,
+    Measured,
+    cells_of,
+    draw_subset,
+    film_loader,
+    id_hash,
+    ids_of,
+    labelled_rows,
+    patient_draws,
+    patients_of,
+)
+from lingula.finetune import Outcome, Tuning, finetune, tuning_batch
+from lingula.labels import Labels
+from lingula.metrics.accuracy import accuracy
 from lingula.metrics.auroc import macro_auroc
-from lingula.metrics.bootstrap import bootstrap_weights, interval
+from lingula.nn.frozen import encoder_to_use
 from lingula.registry import UserError
 
-higher_is_better = {"auroc": True, "accuracy": True}
-PROTOCOLS = ("mgca", "logistic")
+# MGCA's protocol, which CM-CGNS follows. It freezes the encoder; the rate of a trained one is ours, the field's vary.
+PROTOCOLS = {"mgca": Tuning(learning_rate=5e-4, weight_decay=1e-6, batch_size=48, epochs=100, patience=10)}
+FINETUNED = {"mgca": Tuning(learning_rate=1e-4, weight_decay=1e-6, batch_size=48, epochs=50, patience=10)}
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # of the logistic regression's fit, the inverse of its penalty
+
+
+@dataclass
+class Classification:
+    """How well a linear head reads labels from the image encoder's features: AUROC and accuracy.
+
+    Independent labels have a sigmoid each, those of one label group exclude each other and share a softmax. Unknown and
+    uncertain labels count neither in the loss nor in a metric, unless the corpus's own protocol says what to take them
+    for. A label with one side only in the test split is left out of the macro AUROC, and ``classes_scored`` says how
+    many were not.
+
+    Args:
+        labels: label names, or the name of one group of exclusive classes; all labels if empty.
+        encoder: `frozen`, the linear probe, or `finetuned`, trained with its head.
+        protocol: `mgca`, AdamW with early stopping on the validation loss, or `logistic`, scikit-learn's regression on
+            standardised features, its strength chosen on validation, which converges on few films (frozen only).
+        fractions: shares of the labelled training patients.
+        label_policy: `corpus` takes uncertain and unknown labels for what the corpus's own protocol does, where it has
+            one (CheXpert); `unknown` leaves them out.
+        learning_rate: instead of the protocol's.
+        epochs: at most, instead of the protocol's.
+        batch_size: instead of the protocol's.
+        patience: epochs without a better validation loss, instead of the protocol's.
+    Raises:
+        UserError: for options that contradict each other.
+    """
+
+    higher_is_better: ClassVar[dict[str, bool]] = {"auroc": True, "accuracy": True}
+
+    labels: list[str] = field(default_factory=list)
+    encoder: Literal["frozen", "finetuned"] = "frozen"
+    protocol: Literal["mgca", "logistic"] = "mgca"
+    fractions: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0])
+    label_policy: Literal["corpus", "unknown"] = "corpus"
+    learning_rate: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: getattr(self, name) for name in ("learning_rate", "epochs", "batch_size", "patience")}
+        cells_of(self.fractions, ())
+        if self.protocol == "logistic":
+            if self.encoder != "frozen" or any(value is not None for value in given.values()):
+                raise UserError(
+                    "the protocol logistic fits on frozen features and takes no rates; choose mgca for those"
+                )
+            return
+        known = PROTOCOLS if self.encoder == "frozen" else FINETUNED
+        if self.protocol not in known:
+            raise UserError(f"unknown protocol '{self.protocol}'; known: mgca, logistic")
+        self.tuning = known[self.protocol].changed(**given)
+
+    def cells(self, seeds: Sequence[int]) -> list[Cell]:
+        """Each seed draws its own subset and starts its own head; with all labels a regression has nothing to draw."""
+        seeds_of = dict.fromkeys(self.fractions, seeds)
+        if self.protocol == "logistic":
+            seeds_of = {fraction: seeds if fraction < 1 else seeds[:1] for fraction in self.fractions}
+        return [cell for fraction in self.fractions for cell in cells_of([fraction], seeds_of[fraction])]
+
+    def measure(self, model: Encoders, corpus: PreparedCorpus, cells: Sequence[Cell], draws: int) -> Iterator[Measured]:
+        """Test AUROC and accuracy of a head for each cell.
+
+        Raises:
+            UserError: for missing labels or splits, or a test split in which no label has both sides.
+        """
+        data = Labelled.of(corpus, self.labels, self.label_policy)
+        weights = patient_draws(corpus, data.rows["test"], draws)
+        features = self._features(model, corpus, data) if self.encoder == "frozen" else {}
+        for cell in cells:
+            train = data.rows["train"]
+            subset = draw_subset(patients_of(corpus, train), data.targets[train], *cell)
+            notes: dict[str, Any] = {}
+            if self.protocol == "logistic":
+                scores = _logistic_head(features, subset, data)
+            else:
+                head, outcome = self._train(model, corpus, data, features, subset, cell.seed)
+                scores, notes = head, outcome.notes()
+            test = data.targets[data.rows["test"]]
+            found = macro_auroc(test, scores), accuracy(test, scores, data.exclusive)
+            yield Measured(
+                numbers={
+                    "auroc": float(found[0][0]),
+                    "accuracy": float(found[1][0]),
+                    "classes_scored": float(((test == 1).any(0) & (test == 0).any(0)).sum()),
+                },
+                replicates={
+                    "auroc": macro_auroc(test, scores, weights),
+                    "accuracy": accuracy(test, scores, data.exclusive, weights),
+                },
+                notes={
+                    "protocol": self.protocol,
+                    "encoder_mode": self.encoder,
+                    "labels": data.labels.names,
+                    "train_studies": len(subset),
+                    "test_studies": len(test),
+                    "test_sha256": id_hash(ids_of(corpus, data.rows["test"])),
+                    **notes,
+                },
+                cell=cell,
+                subset_ids=ids_of(corpus, train[subset]),
+            )
+
+    def _features(self, model: Encoders, corpus: PreparedCorpus, data: Labelled) -> dict[str, np.ndarray]:
+        encoder = model.method.image_encoder
+        return {split: extract_features(encoder, film_loader(model, corpus, rows)) for split, rows in data.rows.items()}
+
+    def _train(
+        self,
+        model: Encoders,
+        corpus: PreparedCorpus,
+        data: Labelled,
+        features: dict[str, np.ndarray],
+        subset: np.ndarray,
+        seed: int,
+    ) -> tuple[np.ndarray, Outcome]:
+        """Test logits ``(n, C)`` of the weights with the lowest validation loss."""
+        rows, device = data.rows, model.device
+        targets = torch.from_numpy(data.targets).float().to(device)
+        batch_size = tuning_batch(self.tuning, len(subset))
+        torch.manual_seed(seed)
+        head = nn.Linear(model.method.image_encoder.width, len(data.labels.names)).to(device)
+        if self.encoder == "frozen":
+            module: Any = Probe(head, targets, data.exclusive, nn.Identity())
+            inputs = {split: torch.from_numpy(array).to(device) for split, array in features.items()}
+            train: Any = FeatureLoader(inputs["train"][subset], rows["train"][subset], batch_size, seed)
+
+            def logits(split: str) -> Tensor:
+                output: Tensor = module.head(inputs[split])
+                return output
+        else:
+            encoder = encoder_to_use(model.method.image_encoder, finetuned=True)
+            module = Probe(head, targets, data.exclusive, encoder)
+            settings = model.image_size, model.resize_to, batch_size
+            train = Loader(corpus, rows["train"][subset], *settings, training=True, seed=seed, device=device)
+
+            def logits(split: str) -> Tensor:
+                loader = film_loader(model, corpus, rows[split])
+                return torch.cat([module.head(module.encoder(batch.image).pooled).float() for batch in loader])
+
+        def loss_on_val() -> float:
+            return float(label_loss(logits("val"), targets[torch.from_numpy(rows["val"])], data.exclusive))
+
+        outcome = finetune(module, train, loss_on_val, False, self.tuning, seed, device)
+        with torch.inference_mode():
+            scores: np.ndarray = logits("test").cpu().numpy()
+        return scores, outcome
+
+
+@dataclass
+class Labelled:
+    """The labels of a corpus, and the studies of each split that have one.
+
+    Attributes:
+        labels: see there.
+        rows: ``{split: (n,)}``.
+    """
+
+    labels: Labels
+    rows: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, corpus: PreparedCorpus, names: Sequence[str], policy: str) -> Labelled:
+        """
+        Raises:
+            UserError: for missing labels or splits, or a test split in which no label has both sides.
+        """
+        labels = Labels.of(corpus, names, policy)
+        rows = labelled_rows(corpus, labels.known, "labels")
+        labels.check_test(corpus, rows["test"])
+        return cls(labels, rows)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """``(all studies, C)`` 1, 0, NaN unknown."""
+        return self.labels.targets
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the labels are the classes of one group."""
+        return self.labels.exclusive
 
 
 @torch.inference_mode()
@@ -33,165 +234,64 @@ def extract_features(image_encoder: Any, loader: Loader) -> np.ndarray:
     return torch.cat([image_encoder(batch.image).pooled.float().cpu() for batch in loader]).numpy()
 
 
-def draw_subset(patients: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """A share of the studies, drawn by patient, seeded, stratified by each patient's rarest label.
+class Probe(nn.Module):
+    """An encoder under a linear head; its one term is the loss of the known labels.
 
     Args:
-        patients: ``(n,)`` patient of each study.
-        labels: ``(n, C)`` 1, 0 or NaN.
-        fraction: share of the patients, in (0, 1]. Of every stratum at least one patient is drawn.
-        seed: of the draw.
-    Returns:
-        ``(m,)`` ascending places in [0, n).
+        head: ``(B, C)`` features to logits.
+        targets: ``(all studies, C)`` of the corpus; a batch knows its rows.
+        exclusive: whether the labels are classes of one group.
+        encoder: of films, or the identity where batches bring features.
     """
-    if fraction >= 1:
-        return np.arange(len(patients))
-    names, member = np.unique(patients, return_inverse=True)
-    frequency = np.nansum(labels == 1, axis=0)
-    rarity = np.where(labels == 1, frequency, np.inf)  # (n, C)
-    stratum_of_study = np.where(np.isfinite(rarity.min(1)), rarity.argmin(1), -1)
-    rarest_first = np.argsort(np.where(stratum_of_study < 0, np.inf, rarity.min(1)), kind="stable")
-    stratum = np.full(len(names), -1)
-    for study in rarest_first[::-1]:  # the rarest label of a patient's studies is written last
-        stratum[member[study]] = stratum_of_study[study]
-    rng = np.random.default_rng(seed)
-    drawn = np.zeros(len(names), dtype=bool)
-    for value in np.unique(stratum):
-        candidates = np.flatnonzero(stratum == value)
-        count = max(1, round(fraction * len(candidates)))
-        drawn[rng.permutation(candidates)[:count]] = True
-    return np.flatnonzero(drawn[member])
+
+    def __init__(self, head: nn.Module, targets: Tensor, exclusive: bool, encoder: nn.Module) -> None:
+        super().__init__()
+        self.head, self.encoder, self.exclusive = head, encoder, exclusive
+        self.register_buffer("targets", targets, persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        features = self.encoder(batch.image)
+        features = features if isinstance(features, Tensor) else features.pooled
+        assert isinstance(self.targets, Tensor)
+        return {"label": label_loss(self.head(features), self.targets[batch.rows], self.exclusive)}
+
+    def after_step(self) -> None:
+        """Nothing moves without gradient."""
 
 
-def id_hash(ids: Sequence[str]) -> str:
-    """SHA-256 over the sorted ids: equal for equal subsets, wherever they were drawn."""
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
-
-
-@dataclass
-class LinearProbe:
-    """The data of a probe, split and labelled; :meth:`run` scores one encoder on it.
+class FeatureLoader:
+    """Batches of features that were extracted once, shuffled anew every epoch; the last, smaller one is kept.
 
     Args:
-        corpus: prepared, with labels.
-        labels: label names: several are independent (sigmoid), those of one label group exclude each other (softmax).
-        protocol: ``mgca``: AdamW(5e-4, weight decay 1e-6), batch 48, cosine per epoch, at most 100 epochs, patience 10
-            on the validation loss (the field's protocol; features are extracted once, so without augmentation).
-            ``logistic``: standardised features, scikit-learn's logistic regression, its strength chosen on validation.
-        fractions: shares of the training patients.
-        seeds: each draws its own subset and starts its own head. A fraction of 1 is the same subset for every seed.
-    Raises:
-        UserError: for missing labels or splits, or an unknown protocol.
+        features: ``(n, C)``.
+        rows: ``(n,)`` of the corpus.
+        batch_size: B.
+        seed: of the order.
     """
 
-    corpus: PreparedCorpus
-    labels: list[str]
-    protocol: str = "mgca"
-    fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    def __init__(self, features: Tensor, rows: np.ndarray, batch_size: int, seed: int) -> None:
+        self.features, self.rows = features, torch.from_numpy(rows).to(features.device)
+        self.batch_size, self.seed = batch_size, seed
 
-    def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise UserError(f"unknown protocol '{self.protocol}'; known: {', '.join(PROTOCOLS)}")
-        if not self.labels:
-            raise UserError(f"corpus {self.corpus.name} has no labels to classify")
-        if not all(0 < fraction <= 1 for fraction in self.fractions):
-            raise UserError(f"fractions of the labels lie in (0, 1], got {self.fractions}")
-        self.rows = {split: self.corpus.rows(split) for split in ("train", "val", "test")}
-        values = self.corpus.labels(self.labels)
-        self.targets = np.where(values == -1, np.nan, values)  # uncertain is unknown here, not 0
-        self.exclusive = any(set(self.labels) == set(group) for group in self.corpus.label_groups.values())
-        # A film of unknown class is of no class, least of all of the first.
-        labelled = np.asarray((~np.isnan(self.targets)).any(1))
-        self.rows = {split: rows[labelled[rows]] for split, rows in self.rows.items()}
-        for split, rows in self.rows.items():
-            if len(rows) == 0:
-                raise UserError(f"corpus {self.corpus.name} has no labelled {split} split to probe on")
-        test = self.targets[self.rows["test"]]
-        if not ((test == 1).any(0) & (test == 0).any(0)).any():
-            raise UserError(
-                f"corpus {self.corpus.name}: no label has both sides in the test split, so none can be scored"
-            )
-        self.patients = self.corpus.index["patient_id"].to_numpy().astype(str)
+    def __len__(self) -> int:
+        return -(-len(self.features) // self.batch_size)
 
-    def features(self, image_encoder: Any, loader_of: Any) -> dict[str, np.ndarray]:
-        """``{split: (n, C)}``; ``loader_of(rows)`` makes a loader that does not train."""
-        return {split: extract_features(image_encoder, loader_of(rows)) for split, rows in self.rows.items()}
-
-    def run(self, features: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-        """One row a (fraction, seed): test ``auroc``, ``accuracy``, ``scores`` and what they were made from."""
-        train, test = self.rows["train"], self.rows["test"]
-        for fraction in self.fractions:
-            for seed in self.seeds:
-                if fraction >= 1 and self.protocol == "logistic" and seed != self.seeds[0]:
-                    continue  # nothing is drawn: the same head again
-                subset = draw_subset(self.patients[train], self.targets[train], fraction, seed)
-                ids = self.corpus.index["study_id"].to_numpy().astype(str)[train[subset]]
-                scores = self._head(features, subset, seed)
-                targets = self.targets[test]
-                yield {
-                    "fraction": fraction,
-                    "seed": seed,
-                    "train_studies": len(subset),
-                    "subset_sha256": id_hash(ids),
-                    "subset_ids": ids.tolist(),
-                    "auroc": float(macro_auroc(targets, scores)[0]),
-                    "accuracy": float(self._accuracy(targets, scores)[0]),
-                    "classes_scored": int(((targets == 1).any(0) & (targets == 0).any(0)).sum()),
-                    "scores": scores,
-                }
-
-    def summarise(self, rows: Sequence[dict[str, Any]], draws: int = 1000, seed: int = 0) -> dict[str, Any]:
-        """Mean, standard deviation and 95 % interval of the rows of one fraction.
-
-        The interval is a bootstrap over the test patients and, where there are several, over the subsets: it holds the
-        luck of both.
-        """
-        weights = bootstrap_weights(self.patients[self.rows["test"]], draws, seed)
-        targets = self.targets[self.rows["test"]]
-        picked = np.random.default_rng(seed + 1).integers(len(rows), size=(len(rows), draws))
-
-        def spread(of_row: Callable[[dict[str, Any]], np.ndarray]) -> tuple[float, float]:
-            per_row = np.stack([of_row(row) for row in rows])  # (rows, draws)
-            return interval(np.take_along_axis(per_row, picked, axis=0).mean(0))
-
-        low, high = spread(lambda row: macro_auroc(targets, row["scores"], weights))
-        accuracy_low, accuracy_high = spread(lambda row: self._accuracy(targets, row["scores"], weights))
-        aurocs, accuracies = [row["auroc"] for row in rows], [row["accuracy"] for row in rows]
-        return {
-            "mean": float(np.mean(aurocs)),
-            "sd": float(np.std(aurocs, ddof=1)) if len(rows) > 1 else None,
-            "low": low,
-            "high": high,
-            "accuracy": float(np.mean(accuracies)),
-            "accuracy_low": accuracy_low,
-            "accuracy_high": accuracy_high,
-            "accuracy_sd": float(np.std(accuracies, ddof=1)) if len(rows) > 1 else None,
-            "seeds": [row["seed"] for row in rows],
-            "train_studies": rows[0]["train_studies"],
-        }
-
-    def _accuracy(self, targets: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-        """Share of films whose class is right, or of known labels whose side of one half is right; ``(draws,)``."""
-        weights = np.ones((1, len(targets))) if weights is None else weights
-        known = ~np.isnan(targets)
-        right = (scores > 0) == (targets == 1)
-        if self.exclusive:
-            known = known.any(1, keepdims=True)
-            right = (scores.argmax(1) == np.nan_to_num(targets).argmax(1))[:, None]
-        accuracy: np.ndarray = (weights @ (right & known).sum(1)) / (weights @ known.sum(1))
-        return accuracy
-
-    def _head(self, features: dict[str, np.ndarray], subset: np.ndarray, seed: int) -> np.ndarray:
-        train, targets = features["train"][subset], self.targets[self.rows["train"]][subset]
-        val = features["val"], self.targets[self.rows["val"]]
-        if self.protocol == "mgca":
-            return _adamw_head(train, targets, *val, features["test"], seed, self.exclusive)
-        return _logistic_head(train, targets, *val, features["test"], self.exclusive)
+    def batch(self, step: int) -> Batch:
+        """The ``step``-th batch, counted over epochs; its "films" are ``(B, 1, C)`` features."""
+        epoch, place = divmod(step, len(self))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.features))
+        places = torch.from_numpy(order[place * self.batch_size :][: self.batch_size]).to(self.features.device)
+        return Batch(self.features[places][:, None], self.rows[places], seed=step)
 
 
-def _loss(logits: torch.Tensor, targets: torch.Tensor, exclusive: bool) -> torch.Tensor:
-    """Cross-entropy over exclusive classes, else binary cross-entropy over the labels that are known."""
+def label_loss(logits: Tensor, targets: Tensor, exclusive: bool) -> Tensor:
+    """Cross-entropy over exclusive classes, else binary cross-entropy over the labels that are known; in nats.
+
+    Args:
+        logits: ``(B, C)``.
+        targets: ``(B, C)`` 1, 0, NaN unknown.
+        exclusive: whether one of the classes is 1 and the others 0.
+    """
     if exclusive:
         return F.cross_entropy(logits, targets.nan_to_num().argmax(1))
     known = ~targets.isnan()
@@ -199,62 +299,23 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, exclusive: bool) -> torch
     return (loss * known).sum() / known.sum().clamp_min(1)
 
 
-def _adamw_head(
-    train: np.ndarray,
-    targets: np.ndarray,
-    val: np.ndarray,
-    val_targets: np.ndarray,
-    test: np.ndarray,
-    seed: int,
-    exclusive: bool,
-    epochs: int = 100,
-    patience: int = 10,
-) -> np.ndarray:
-    """Test logits ``(n, C)`` of the head with the lowest validation loss."""
-    generator = torch.Generator().manual_seed(seed)
-    x, y = torch.from_numpy(train), torch.from_numpy(targets).float()
-    head = torch.nn.Linear(x.shape[1], y.shape[1])
-    bound = x.shape[1] ** -0.5
-    for parameter in head.parameters():
-        torch.nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=5e-4, weight_decay=1e-6)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    best, best_loss, waited = None, float("inf"), 0
-    for _ in range(epochs):
-        for places in torch.randperm(len(x), generator=generator).split(48):
-            optimizer.zero_grad()
-            _loss(head(x[places]), y[places], exclusive).backward()
-            optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            loss = float(_loss(head(torch.from_numpy(val)), torch.from_numpy(val_targets).float(), exclusive))
-        if loss < best_loss:
-            best, best_loss, waited = {k: v.clone() for k, v in head.state_dict().items()}, loss, 0
-        else:
-            waited += 1
-            if waited >= patience:
-                break
-    assert best is not None
-    head.load_state_dict(best)
-    with torch.no_grad():
-        scores: np.ndarray = head(torch.from_numpy(test)).numpy()
-    return scores
-
-
-def _logistic_head(
-    train: np.ndarray, targets: np.ndarray, val: np.ndarray, val_targets: np.ndarray, test: np.ndarray, exclusive: bool
-) -> np.ndarray:
+def _logistic_head(features: dict[str, np.ndarray], subset: np.ndarray, data: Labelled) -> np.ndarray:
     """Test decision values ``(n, C)`` of the strength with the highest validation AUROC."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    scaler = StandardScaler().fit(train)
-    x, x_val, x_test = scaler.transform(train), scaler.transform(val), scaler.transform(test)
+    targets = data.targets[data.rows["train"]][subset]
+    scaler = StandardScaler().fit(features["train"][subset])
+    x, x_val, x_test = (
+        scaler.transform(array) for array in (features["train"][subset], features["val"], features["test"])
+    )
     solver = "newton-cholesky" if x.shape[1] <= 512 else "lbfgs"
 
     def fit(strength: float) -> tuple[np.ndarray, np.ndarray]:
-        if exclusive:
+        if data.exclusive:
             classes = np.nan_to_num(targets).argmax(1)
+            if len(np.unique(classes)) < 2:  # the subset shows one class only: nothing to learn
+                return np.zeros((len(x_val), targets.shape[1])), np.zeros((len(x_test), targets.shape[1]))
             model = LogisticRegression(C=strength, solver="lbfgs", max_iter=1000).fit(x, classes)
             val_scores = np.full((len(x_val), targets.shape[1]), -np.inf)
             test_scores = np.full((len(x_test), targets.shape[1]), -np.inf)
@@ -272,5 +333,6 @@ def _logistic_head(
             columns.append((model.decision_function(x_val), model.decision_function(x_test)))
         return np.stack([c[0] for c in columns], 1), np.stack([c[1] for c in columns], 1)
 
-    fits = [fit(strength) for strength in (1e-3, 1e-2, 1e-1, 1.0)]
+    val_targets = data.targets[data.rows["val"]]
+    fits = [fit(strength) for strength in STRENGTHS]
     return max(fits, key=lambda scores: np.nan_to_num(macro_auroc(val_targets, scores[0])[0]))[1]

@@ -8,16 +8,52 @@ recall can be measured.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
 
 from lingula.data.loader import Loader
+from lingula.data.prepared import PreparedCorpus
+from lingula.evaluation import Cell, Encoders, Measured, id_hash, ids_of, pair_loader
 from lingula.losses.cluster_guided import false_negative_mask
 from lingula.losses.cosine import cosine
 
-higher_is_better = {"precision": True, "recall": True}
+
+@dataclass
+class FalseNegatives:
+    """Share of false negatives among all (anchor, negative) pairs of a batch, and how well they are detected.
+
+    ``share``; ``precision`` and ``recall`` of the clusters; ``string_precision`` and ``string_recall`` of plain
+    equality of the texts, for comparison; ``same_report``: the share of the clusters' pairs that stand in one report;
+    ``pairs``. All NaN where no meanings are known. Pairs are no sample of patients, so there is no interval.
+
+    Args:
+        batch_size: the one to know the share for; that of the training if not given.
+        split: `val` or `test`.
+    """
+
+    higher_is_better: ClassVar[dict[str, bool]] = {"precision": True, "recall": True}
+
+    batch_size: int | None = None
+    split: Literal["val", "test"] = "test"
+
+    def cells(self, seeds: Sequence[int]) -> list[Cell]:
+        """Nothing is trained: one."""
+        return [Cell()]
+
+    def measure(self, model: Encoders, corpus: PreparedCorpus, cells: Sequence[Cell], draws: int) -> Iterator[Measured]:
+        """The numbers of one method that clusters sentences.
+
+        Raises:
+            UserError: if the split has no reports.
+        """
+        for _ in cells:
+            rows = corpus.rows(self.split)
+            numbers = false_negatives(model.method, pair_loader(model, corpus, rows, self.batch_size))
+            yield Measured(numbers, notes={"test_sha256": id_hash(ids_of(corpus, rows))})
 
 
 @torch.inference_mode()
@@ -75,4 +111,5 @@ def false_negatives(method: Any, loader: Loader) -> dict[str, float]:
         "string_recall": ratio(equal_false, false),
         "same_report": ratio(together, caught),
         "pairs": pairs,
+        "batch_size": float(loader.batch_size),
     }

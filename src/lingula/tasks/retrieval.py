@@ -5,17 +5,68 @@ One example: of 200 test films and their 200 reports, film 17's report is the th
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from lingula.data.loader import Loader
-from lingula.metrics.bootstrap import mean_interval
-from lingula.metrics.ranking import median_rank, recall_at, recall_ceiling
+from lingula.data.prepared import PreparedCorpus
+from lingula.evaluation import Cell, Encoders, Measured, id_hash, ids_of, mean_replicates, pair_loader, patient_draws
+from lingula.metrics.ranking import ranks, recall_at, recall_ceiling, weighted_median
+from lingula.registry import UserError
 
-higher_is_better = {"recall_at_1": True, "recall_at_5": True, "recall_at_10": True, "median_rank": False}
+KS = (1, 5, 10)
+
+
+@dataclass
+class Retrieval:
+    """Recall among pools of films and their reports, both directions, with chance and the corpus's own ceiling.
+
+    ``recall_at_{1,5,10}`` film to report, ``report_to_film_recall_at_{1,5,10}``, ``median_rank`` (from 1),
+    ``chance_at_{1,5,10}``, ``pool``, ``queries``, and, where the corpus knows what its films show,
+    ``ceiling_at_{1,5,10}``: several reports of a pool may say just the same. Ties count half.
+
+    Args:
+        pool: candidates per query; the split is shuffled once and cut into pools of this size, and a last pool of less
+            than half is left out.
+        split: `val` or `test`.
+    Raises:
+        UserError: for a pool of nobody.
+    """
+
+    higher_is_better: ClassVar[dict[str, bool]] = {
+        "recall_at_5": True,
+        "recall_at_1": True,
+        "recall_at_10": True,
+        "report_to_film_recall_at_1": True,
+        "report_to_film_recall_at_5": True,
+        "report_to_film_recall_at_10": True,
+        "median_rank": False,
+    }
+
+    pool: int = 200
+    split: Literal["val", "test"] = "test"
+
+    def __post_init__(self) -> None:
+        if self.pool < 1:
+            raise UserError(f"pool must be at least 1, got {self.pool}")
+
+    def cells(self, seeds: Sequence[int]) -> list[Cell]:
+        """Nothing is trained: one."""
+        return [Cell()]
+
+    def measure(self, model: Encoders, corpus: PreparedCorpus, cells: Sequence[Cell], draws: int) -> Iterator[Measured]:
+        """The numbers of one encoder.
+
+        Raises:
+            UserError: if the split has no reports.
+        """
+        for _ in cells:
+            yield rank_pairs(model.method, pair_loader(model, corpus, corpus.rows(self.split)), self.pool, draws)
 
 
 @torch.inference_mode()
@@ -30,34 +81,19 @@ def embed_pairs(method: Any, loader: Loader) -> tuple[np.ndarray, np.ndarray, np
     return torch.cat(films).numpy(), torch.cat(reports).numpy(), torch.cat(rows).numpy()
 
 
-def retrieval(method: Any, loader: Loader, pool: int = 200, seed: int = 0, bootstrap: int = 1000) -> dict[str, float]:
-    """Recall among pools of films and their reports, both directions, with chance and the corpus's own ceiling.
-
-    Args:
-        method: with ``encode_image`` and ``encode_text``.
-        loader: over the split, not training.
-        pool: candidates per query; the split is shuffled once and cut into pools of this size, and a last pool of less
-            than half is left out.
-        seed: of that shuffle.
-        bootstrap: draws of the 95 % intervals, over patients.
-    Returns:
-        ``recall_at_{1,5,10}`` film to report, ``report_to_film_recall_at_{1,5,10}``, ``median_rank`` (from 1),
-        ``recall_at_{1,5,10}_low`` and ``_high``,
-        ``chance_at_{1,5,10}``, ``pool``, ``queries``, and, where the corpus knows what its films show,
-        ``ceiling_at_{1,5,10}``: several reports of a pool may say just the same.
-    """
+def rank_pairs(method: Any, loader: Loader, pool: int = 200, draws: int = 1000) -> Measured:
+    """The numbers of :class:`Retrieval` for a method and a loader that does not train."""
     films, reports, rows = embed_pairs(method, loader)
     content = loader.corpus.index["content"].to_numpy()[rows]
-    order = np.random.default_rng(seed).permutation(len(rows))
+    order = np.random.default_rng(0).permutation(len(rows))
     pool = min(pool, len(rows))
     pools = [order[i : i + pool] for i in range(0, len(order), pool)]
     pools = [members for members in pools if len(members) * 2 >= pool]
     found: dict[str, list[np.ndarray]] = {}
-    ranks = []
     for members in pools:
         similarity = films[members] @ reports[members].T
-        ranks.append(median_rank(similarity))
-        for k in (1, 5, 10):
+        found.setdefault("rank", []).append(ranks(similarity))
+        for k in KS:
             found.setdefault(f"recall_at_{k}", []).append(recall_at(similarity, k))
             found.setdefault(f"report_to_film_recall_at_{k}", []).append(recall_at(similarity.T, k))
             chance = min(1.0, k / len(members))
@@ -65,14 +101,12 @@ def retrieval(method: Any, loader: Loader, pool: int = 200, seed: int = 0, boots
             if all(shown is not None for shown in content):
                 ceiling = recall_ceiling(content[members].astype(str), k)
                 found.setdefault(f"ceiling_at_{k}", []).append(ceiling)
-    numbers = {name: float(np.concatenate(values).mean()) for name, values in found.items()}
-    patients = loader.corpus.index["patient_id"].to_numpy().astype(str)[rows[np.concatenate(pools)]]
-    for k in (1, 5, 10):
-        low, high = mean_interval(np.concatenate(found[f"recall_at_{k}"]), patients, bootstrap)
-        numbers |= {f"recall_at_{k}_low": low, f"recall_at_{k}_high": high}
-    return {
-        **numbers,
-        "median_rank": float(np.mean(ranks)),
-        "pool": float(pool),
-        "queries": float(sum(len(members) for members in pools)),
-    }
+    values = {name: np.concatenate(parts) for name, parts in found.items()}
+    rank = values.pop("rank")
+    queried = rows[np.concatenate(pools)]
+    weights = patient_draws(loader.corpus, queried, draws)
+    numbers = {name: float(of.mean()) for name, of in values.items()}
+    numbers |= {"median_rank": float(np.median(rank)), "pool": float(pool), "queries": float(len(queried))}
+    replicates = {name: mean_replicates(values[name], weights) for name in Retrieval.higher_is_better if name in values}
+    replicates["median_rank"] = weighted_median(rank, weights)
+    return Measured(numbers, replicates, {"test_sha256": id_hash(ids_of(loader.corpus, queried))})

@@ -10,18 +10,52 @@ them should fall towards chance. (Not quite to it: much of what is said is true 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lingula.data.loader import Loader
+from lingula.data.prepared import PreparedCorpus
+from lingula.evaluation import Cell, Encoders, Measured, id_hash, ids_of, mean_replicates, pair_loader
 from lingula.losses.cosine import cosine
-from lingula.metrics.bootstrap import mean_interval
+from lingula.metrics.bootstrap import bootstrap_weights
 from lingula.registry import UserError
 
-higher_is_better = {"right": True, "swapped": False}
+
+@dataclass
+class SwapTest:
+    """Local top-1 accuracy over the sentences of each batch, with the right films and with other patients'.
+
+    ``right`` and ``swapped`` in [0, 1], ``chance`` (the mean of one over the number of sentences) and ``sentences``. A
+    batch of one patient is left out.
+
+    Args:
+        batch_size: sets how many sentences compete; that of the training if not given.
+        split: `val` or `test`.
+    """
+
+    higher_is_better: ClassVar[dict[str, bool]] = {"right": True, "swapped": False}
+
+    batch_size: int | None = None
+    split: Literal["val", "test"] = "test"
+
+    def cells(self, seeds: Sequence[int]) -> list[Cell]:
+        """Nothing is trained: one."""
+        return [Cell()]
+
+    def measure(self, model: Encoders, corpus: PreparedCorpus, cells: Sequence[Cell], draws: int) -> Iterator[Measured]:
+        """The numbers of one encoder.
+
+        Raises:
+            UserError: if every batch holds a single patient, or there are no reports.
+        """
+        for _ in cells:
+            loader = pair_loader(model, corpus, corpus.rows(self.split), self.batch_size)
+            yield swap_films(model.method, loader, draws)
 
 
 def other_film(patients: np.ndarray) -> np.ndarray:
@@ -43,27 +77,24 @@ def other_film(patients: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def swap_test(method: Any, loader: Loader, bootstrap: int = 1000) -> dict[str, float]:
-    """Local top-1 accuracy over the sentences of each batch, with the right films and with other patients'.
+def swap_films(method: Any, loader: Loader, draws: int = 1000) -> Measured:
+    """The numbers of :class:`SwapTest`.
 
     Args:
         method: with ``encode_image``, ``encode_text`` and ``cross_attention``.
-        loader: not training; its batch size sets how many sentences compete. A batch of one patient is left out.
-        bootstrap: draws of the 95 % intervals, over patients.
-    Returns:
-        ``right`` and ``swapped`` in [0, 1], each with ``_low`` and ``_high``, ``chance`` (the mean of one over the
-        number of sentences) and ``sentences``.
+        loader: not training.
+        draws: of the bootstrap, over patients.
     Raises:
         UserError: if every batch holds a single patient.
     """
     method.eval()
     patients = loader.corpus.index["patient_id"].to_numpy().astype(str)
-    samples: dict[str, list[Any]] = {"patient": [], "right": [], "swapped": [], "chance": []}
+    samples: dict[str, list[Any]] = {"row": [], "right": [], "swapped": [], "chance": []}
     for batch in loader:
         reports = batch.reports
         assert reports is not None
-        own = patients[batch.rows.cpu().numpy()]
-        others = torch.from_numpy(other_film(own)).to(batch.rows.device)
+        rows = batch.rows.cpu().numpy()
+        others = torch.from_numpy(other_film(patients[rows])).to(batch.rows.device)
         if (others < 0).any():
             continue
         patches = method.encode_image(batch.image)[2]
@@ -71,15 +102,18 @@ def swap_test(method: Any, loader: Loader, bootstrap: int = 1000) -> dict[str, f
         samples["right"] += _found(sentences, method.cross_attention(patches, sentences, reports).image_to_report)
         swapped = method.cross_attention(patches[others], sentences, reports).image_to_report
         samples["swapped"] += _found(sentences, swapped)
-        samples["patient"] += own[reports.report_of_sentence.cpu().numpy()].tolist()
+        samples["row"] += rows[reports.report_of_sentence.cpu().numpy()].tolist()
         samples["chance"] += [1 / len(sentences)] * len(sentences)
-    if not samples["patient"]:
+    if not samples["row"]:
         raise UserError("the swap test needs batches of two patients or more; choose a larger --batch_size")
     numbers = {key: float(np.mean(samples[key])) for key in ("right", "swapped", "chance")}
-    for key in ("right", "swapped"):
-        low, high = mean_interval(np.asarray(samples[key]), np.asarray(samples["patient"]), bootstrap)
-        numbers |= {f"{key}_low": low, f"{key}_high": high}
-    return {**numbers, "sentences": float(len(samples["patient"]))}
+    rows = np.asarray(samples["row"])
+    weights = bootstrap_weights(patients[rows], draws, seed=0)
+    return Measured(
+        {**numbers, "sentences": float(len(rows)), "batch_size": float(loader.batch_size)},
+        {key: mean_replicates(np.asarray(samples[key]), weights) for key in ("right", "swapped")},
+        {"test_sha256": id_hash(ids_of(loader.corpus, np.unique(rows)))},
+    )
 
 
 def _found(sentences: Tensor, cross_modal: Tensor) -> list[float]:

@@ -1,0 +1,300 @@
+"""What a task is, and what every task needs of its encoders, its data and its numbers. Floor 2.
+
+A task is a dataclass of options with
+
+- ``higher_is_better``: ``{metric: bool}``, the metrics that get an interval; the first is the one that tables show;
+- ``cells(seeds)``: the ``(fraction, seed)`` pairs that it is measured at; :func:`cells_of` for most, a single
+  ``Cell()`` for a task that trains nothing;
+- ``measure(model, corpus, cells, draws)``: one :class:`Measured` for each of the cells, in their order.
+
+It knows nothing of how the encoders were trained. Everything that it fits, it fits on train, chooses on val, and
+measures on test once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from lingula.data.loader import Loader
+from lingula.data.prepared import PreparedCorpus
+from lingula.data.tokens import tokenise
+from lingula.metrics.bootstrap import bootstrap_weights, interval
+from lingula.registry import UserError
+
+
+class Encoders(Protocol):
+    """What a task may ask of what it measures; :class:`lingula.api.Model` is one.
+
+    Attributes:
+        method: the ``nn.Module`` with ``image_encoder`` and, where it reads reports, ``encode_image``, ``encode_text``
+            and ``attend``; in evaluation mode. A task never changes its weights: one that trains copies it.
+        tokenizer: of its text encoder.
+        name: of the method, or ``random``.
+        checkpoint: hash of its weights.
+        image_size, resize_to: pixels that the encoder sees, and to which films come before they are cropped to that.
+        batch_size: of its training.
+        device: where it lives.
+    """
+
+    method: Any
+    tokenizer: Any
+    device: torch.device
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def checkpoint(self) -> str: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def resize_to(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+
+
+class Cell(NamedTuple):
+    """One measurement of an encoder: with which share of the training patients, and which seed."""
+
+    fraction: float = 1.0
+    seed: int = 0
+
+
+@dataclass
+class Measured:
+    """What came out of one cell.
+
+    Attributes:
+        numbers: every number by name, NaN where it is not defined.
+        replicates: ``(draws,)`` of the metrics of ``higher_is_better``: the number again on test patients drawn with
+            replacement, in the same draws for every encoder, so that two encoders can be compared draw by draw.
+        notes: what it was made from: ``train_studies``, ``best_epoch``, ``test_sha256``, ...
+        cell: where it belongs; None for a task that trains nothing.
+        subset_ids: the training studies that were drawn, where a share of them was.
+    """
+
+    numbers: dict[str, float]
+    replicates: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    cell: Cell | None = None
+    subset_ids: list[str] | None = None
+
+    def row(self) -> dict[str, Any]:
+        """As one row of ``results.jsonl``: ``<metric>_low`` and ``_high`` are the 95 % interval over test patients."""
+        cell: dict[str, Any] = {} if self.cell is None else self.cell._asdict()
+        row = {**cell, **self.notes, **self.numbers}
+        for name, values in self.replicates.items():
+            row[f"{name}_low"], row[f"{name}_high"] = interval(values)
+        if self.subset_ids is not None:
+            row["subset_sha256"] = id_hash(self.subset_ids)
+        return row
+
+
+class Task(Protocol):
+    """See the head of this module."""
+
+    higher_is_better: dict[str, bool]
+
+    def cells(self, seeds: Sequence[int]) -> list[Cell]: ...
+    def measure(
+        self, model: Encoders, corpus: PreparedCorpus, cells: Sequence[Cell], draws: int
+    ) -> Iterator[Measured]: ...
+
+
+def cells_of(fractions: Sequence[float], seeds: Sequence[int]) -> list[Cell]:
+    """Every fraction with every seed, in the order of the fractions.
+
+    Raises:
+        UserError: for a fraction outside (0, 1].
+    """
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise UserError(f"fractions of the labels lie in (0, 1], got {fraction}")
+    return [Cell(fraction, seed) for fraction in fractions for seed in seeds]
+
+
+# Data -----------------------------------------------------------------------------------------------------------------
+
+
+def pair_loader(model: Encoders, corpus: PreparedCorpus, rows: np.ndarray, batch_size: int | None = None) -> Loader:
+    """Films and their reports, in order, as the encoders are used to them; studies without a report are left out.
+
+    Raises:
+        UserError: if none of the corpus's films has a report.
+    """
+    if not any(corpus.reports):
+        raise UserError(f"corpus {corpus.name} has no reports")
+    tokens = tokenise(corpus.reports, model.tokenizer, min(256, model.method.text_encoder.max_tokens))
+    size = batch_size or model.batch_size
+    return Loader(corpus, rows, model.image_size, model.resize_to, size, tokens, device=model.device)
+
+
+def film_loader(model: Encoders, corpus: PreparedCorpus, rows: np.ndarray, batch_size: int = 64) -> Loader:
+    """Films alone, in the order of ``rows``."""
+    return Loader(corpus, rows, model.image_size, model.resize_to, batch_size, device=model.device)
+
+
+def patients_of(corpus: PreparedCorpus, rows: np.ndarray) -> np.ndarray:
+    """``(n,)`` patient of each study."""
+    patients: np.ndarray = corpus.index["patient_id"].to_numpy().astype(str)[rows]
+    return patients
+
+
+def ids_of(corpus: PreparedCorpus, rows: np.ndarray) -> list[str]:
+    """Study ids."""
+    ids: list[str] = corpus.index["study_id"].to_numpy().astype(str)[rows].tolist()
+    return ids
+
+
+def id_hash(ids: Sequence[str]) -> str:
+    """SHA-256 over the sorted ids, its first 16 digits: equal for equal sets, wherever they were drawn."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
+
+
+def labelled_rows(corpus: PreparedCorpus, labelled: np.ndarray, what: str) -> dict[str, np.ndarray]:
+    """The studies of each split that a task can use.
+
+    Args:
+        corpus: prepared.
+        labelled: ``(m,)`` positions of the studies with what the task needs.
+        what: for the message: "mask 'lung'".
+    Returns:
+        ``{"train": (n,), "val": (n,), "test": (n,)}``, ascending.
+    Raises:
+        UserError: if a split has none.
+    """
+    rows = {split: np.intersect1d(corpus.rows(split), labelled) for split in ("train", "val", "test")}
+    for split, own in rows.items():
+        if len(own) == 0:
+            raise UserError(f"corpus {corpus.name} has no {split} studies with {what}")
+    return rows
+
+
+def draw_subset(patients: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """A share of the studies, drawn by patient, seeded, stratified by each patient's rarest label.
+
+    Args:
+        patients: ``(n,)`` patient of each study.
+        labels: ``(n, C)`` 1, 0 or NaN.
+        fraction: share of the patients, in (0, 1]. Of every stratum at least one patient is drawn.
+        seed: of the draw.
+    Returns:
+        ``(m,)`` ascending places in [0, n).
+    """
+    if fraction >= 1:
+        return np.arange(len(patients))
+    names, member = np.unique(patients, return_inverse=True)
+    frequency = np.nansum(labels == 1, axis=0)
+    rarity = np.where(labels == 1, frequency, np.inf)  # (n, C)
+    stratum_of_study = np.where(np.isfinite(rarity.min(1)), rarity.argmin(1), -1)
+    rarest_first = np.argsort(np.where(stratum_of_study < 0, np.inf, rarity.min(1)), kind="stable")
+    stratum = np.full(len(names), -1)
+    for study in rarest_first[::-1]:  # the rarest label of a patient's studies is written last
+        stratum[member[study]] = stratum_of_study[study]
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros(len(names), dtype=bool)
+    for value in np.unique(stratum):
+        candidates = np.flatnonzero(stratum == value)
+        count = max(1, round(fraction * len(candidates)))
+        drawn[rng.permutation(candidates)[:count]] = True
+    return np.flatnonzero(drawn[member])
+
+
+# Numbers --------------------------------------------------------------------------------------------------------------
+
+
+def patient_draws(corpus: PreparedCorpus, rows: np.ndarray, draws: int) -> np.ndarray:
+    """``(draws, n)``: how often each test study counts in each bootstrap draw, the same for every encoder."""
+    return bootstrap_weights(patients_of(corpus, rows), draws, seed=0)
+
+
+def mean_replicates(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The bootstrap of a mean over studies, NaN values left out.
+
+    Args:
+        values: ``(n,)`` or ``(n, k)`` for k parts that are pooled, such as the sentences of a report.
+        weights: ``(draws, n)``.
+    Returns:
+        ``(draws,)``; NaN where a draw has no value.
+    """
+    values = values.reshape(len(values), -1)
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        means: np.ndarray = (weights @ np.nan_to_num(values).sum(1)) / (weights @ known.sum(1).astype(float))
+    return means
+
+
+class Summary(NamedTuple):
+    """A metric over the cells of one encoder and fraction; ``sd`` is None where there is one cell, the interval NaN
+    where the metric has none."""
+
+    mean: float
+    sd: float | None
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        """``0.871 ± 0.004 (0.851-0.889)``, or as much of it as there is."""
+        sd = "" if self.sd is None else f" ± {self.sd:.3f}"
+        return f"{self.mean:.3f}{sd}" + ("" if np.isnan(self.low) else f" ({self.low:.3f}-{self.high:.3f})")
+
+
+def summarise(cells: Sequence[Measured], metric: str) -> Summary:
+    """Mean, standard deviation and 95 % interval over the cells of one encoder and fraction.
+
+    The interval is a bootstrap over the test patients and over the cells: it holds the luck of both, not that of
+    pre-training.
+    """
+    values = [cell.numbers[metric] for cell in cells]
+    sd = float(np.std(values, ddof=1)) if len(cells) > 1 else None
+    low = high = float("nan")
+    if all(metric in cell.replicates for cell in cells):
+        pooled = _pooled(np.stack([cell.replicates[metric] for cell in cells]))
+        low, high = interval(pooled)
+    return Summary(float(np.mean(values)), sd, low, high, len(cells))
+
+
+class Difference(NamedTuple):
+    """``a - b`` with its 95 % interval, and the two-sided p of a bootstrap test that there is none."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def compare(a: Sequence[Measured], b: Sequence[Measured], metric: str) -> Difference:
+    """The paired bootstrap of two encoders that were measured on the same test patients.
+
+    In every draw both see the same patients, and, where they have the same seeds, cells of the same seeds, which had
+    the same subsets of labels. ``p`` is twice the share of draws on the smaller side of zero, with one draw added to
+    each (so never 0).
+
+    Raises:
+        ValueError: if they were not measured on the same test studies.
+    """
+    tests = {cell.notes.get("test_sha256") for cell in (*a, *b)}
+    if len(tests) != 1:
+        raise ValueError(f"two encoders compare on the same test studies only, these have {len(tests)} sets of them")
+    of_a, of_b = (np.stack([cell.replicates[metric] for cell in cells]) for cells in (a, b))
+    paired = [cell.cell for cell in a] == [cell.cell for cell in b]
+    draws = _pooled(of_a - of_b) if paired else _pooled(of_a, 1) - _pooled(of_b, 2)
+    draws = draws[np.isfinite(draws)]
+    mean = float(np.mean([c.numbers[metric] for c in a]) - np.mean([c.numbers[metric] for c in b]))
+    if not len(draws):
+        return Difference(mean, float("nan"), float("nan"), float("nan"))
+    smaller = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    return Difference(mean, *interval(draws), min(1.0, 2 * (smaller + 1) / (len(draws) + 1)))
+
+
+def _pooled(replicates: np.ndarray, seed: int = 1) -> np.ndarray:
+    """``(cells, draws)`` to ``(draws,)``: in each draw the mean over as many cells, drawn with replacement."""
+    picked = np.random.default_rng(seed).integers(len(replicates), size=replicates.shape)
+    pooled: np.ndarray = np.take_along_axis(replicates, picked, axis=0).mean(0)
+    return pooled

@@ -1,0 +1,48 @@
+"""Labels by name, by group, and what uncertain and unknown ones are taken for."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from lingula.data.prepared import PreparedCorpus
+from lingula.labels import Labels
+from lingula.registry import UserError
+
+
+@pytest.fixture
+def corpus(tiny_corpus):
+    return copy.copy(PreparedCorpus.open(tiny_corpus))
+
+
+def test_uncertain_and_unknown_labels_follow_the_corpuss_protocol_or_count_for_nothing(corpus):
+    names = ["effusion", "nodule"]
+    values = corpus.labels(names).copy()
+    values[:4] = [[-1, -1], [np.nan, np.nan], [1, 0], [0, 1]]
+    other = copy.copy(corpus)
+    other.labels = lambda names: values.copy()
+    other.uncertain_as, other.unknown_as = {"effusion": 1.0}, {"nodule": 0.0}
+    by_corpus = Labels.of(other, names, "corpus").targets[:4]
+    np.testing.assert_array_equal(by_corpus, [[1, np.nan], [np.nan, 0], [1, 0], [0, 1]])
+    unknown = Labels.of(other, names, "unknown").targets[:4]
+    np.testing.assert_array_equal(unknown, [[np.nan, np.nan], [np.nan, np.nan], [1, 0], [0, 1]])
+
+
+def test_names_groups_and_all(corpus):
+    assert Labels.of(corpus, []).names == corpus.label_names
+    assert not Labels.of(corpus, []).exclusive
+    corpus.label_groups = {"kind": ["effusion", "nodule"]}
+    kind = Labels.of(corpus, ["kind"])
+    assert (kind.names, kind.exclusive) == (["effusion", "nodule"], True)
+    assert Labels.of(corpus, ["nodule", "effusion"]).exclusive  # the whole group, in another order
+    assert not Labels.of(corpus, ["nodule"]).exclusive
+    with pytest.raises(UserError, match="did you mean 'effusion'"):
+        Labels.of(corpus, ["efusion"])
+
+
+def test_known_studies_have_a_label_of_theirs(corpus):
+    values = corpus.labels(["effusion", "nodule"]).copy()
+    values[[1, 5]] = np.nan
+    values[2, 0] = np.nan
+    corpus.labels = lambda names: values.copy()
+    assert set(range(len(corpus))) - set(Labels.of(corpus, ["effusion", "nodule"]).known) == {1, 5}
