@@ -1,0 +1,103 @@
+"""Retrieval by class: are the reports nearest to a film those of films with the same finding?
+
+One example: of the ten reports nearest to an oedema film, four belong to oedema films: precision at 10 is 0.4, where
+chance among five classes is 0.2. On CheXpert 5x200 this is the field's test of retrieval (ConVIRT, GLoRIA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lingula.data.class_sample import only_class, sample_by_class
+from lingula.data.prepared import PreparedCorpus
+from lingula.evaluation import Cell, Encoders, Measured, id_hash, ids_of, mean_replicates, pair_loader, patient_draws
+from lingula.labels import Labels
+from lingula.metrics.ranking import precision_at
+from lingula.registry import UserError
+
+KS = (1, 5, 10, 100)
+
+
+@dataclass
+class ClassRetrieval:
+    """Precision at 1, 5, 10 and 100 of retrieval by class, film to report and report to film.
+
+    The films are those with exactly one of the labels, equally many of each. A film's own report counts as one of its
+    class, as in the field's protocol. ``chance`` is the share of each class among the candidates. Ties count half;
+    precision at k beyond the number of candidates is left out.
+
+    Args:
+        labels: the classes: label names or the name of a group; all labels if empty.
+        per_class: films of each class.
+        seed: of the draw; with it the ids are the same everywhere, and their hash is in the row.
+        split: `val` or `test`.
+    """
+
+    higher_is_better: ClassVar[dict[str, bool]] = {
+        f"{direction}precision_at_{k}": True for direction in ("", "report_to_film_") for k in KS
+    }
+
+    labels: list[str] = field(default_factory=list)
+    per_class: int = 200
+    seed: int = 0
+    split: Literal["val", "test"] = "test"
+
+    def __post_init__(self) -> None:
+        if self.per_class < 1:
+            raise UserError(f"per_class must be at least 1, got {self.per_class}")
+
+    def cells(self, seeds: Sequence[int]) -> list[Cell]:
+        """Nothing is trained: one."""
+        return [Cell()]
+
+    def measure(self, model: Encoders, corpus: PreparedCorpus, cells: Sequence[Cell], draws: int) -> Iterator[Measured]:
+        """The numbers of one encoder.
+
+        Raises:
+            UserError: if a class has too few films with a report, or there are no reports.
+        """
+        rows, classes = self.draw(corpus)
+        same = classes[:, None] == classes
+        weights = patient_draws(corpus, rows, draws)
+        for _ in cells:
+            similarity = embed_similarity(model, corpus, rows)
+            values = {}
+            for k in KS:
+                if k <= len(rows):
+                    values[f"precision_at_{k}"] = precision_at(similarity, same, k)
+                    values[f"report_to_film_precision_at_{k}"] = precision_at(similarity.T, same, k)
+            numbers = {name: float(of.mean()) for name, of in values.items()}
+            replicates = {name: mean_replicates(of, weights) for name, of in values.items()}
+            numbers |= {"chance": float(same.mean()), "films": float(len(rows))}
+            yield Measured(numbers, replicates, {"test_sha256": id_hash(ids_of(corpus, rows))})
+
+    def draw(self, corpus: PreparedCorpus) -> tuple[np.ndarray, np.ndarray]:
+        """The films, ``(n,)`` ascending rows of the corpus, and their ``(n,)`` classes as places among the labels."""
+        labels = Labels.of(corpus, self.labels, "unknown")
+        if len(labels.names) < 2:
+            raise UserError(f"retrieval by class needs two classes or more, got {', '.join(labels.names)}")
+        written = corpus.labels(labels.names)
+        rows = np.array([row for row in corpus.rows(self.split) if corpus.reports[row]], dtype=np.int64)
+        classes = [
+            only_class(dict(zip(labels.names, written[row].tolist(), strict=True)), labels.names) for row in rows
+        ]
+        drawn = sample_by_class(ids_of(corpus, rows), classes, self.per_class, self.seed, labels.names)
+        return rows[drawn], np.array([labels.names.index(str(classes[place])) for place in drawn])
+
+
+@torch.inference_mode()
+def embed_similarity(model: Encoders, corpus: PreparedCorpus, rows: np.ndarray) -> np.ndarray:
+    """``(n, n)`` cosines of films and reports."""
+    model.method.eval()
+    films, reports = [], []
+    for batch in pair_loader(model, corpus, rows, 64):
+        films.append(F.normalize(model.method.encode_image(batch.image)[1].float(), dim=-1))
+        reports.append(F.normalize(model.method.encode_text(batch.reports)[1].float(), dim=-1))
+    similarity: np.ndarray = (torch.cat(films) @ torch.cat(reports).T).cpu().numpy()
+    return similarity
