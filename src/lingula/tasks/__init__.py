@@ -8,6 +8,7 @@ TASKS = Registry(
         "classification": "lingula.tasks.classification:Classification",
         "retrieval": "lingula.tasks.retrieval:Retrieval",
         "class-retrieval": "lingula.tasks.class_retrieval:ClassRetrieval",
+        "zero-shot": "lingula.tasks.zero_shot:ZeroShot",
         "grounding": "lingula.tasks.grounding:Grounding",
         "swap-test": "lingula.tasks.swap_test:SwapTest",
         "false-negatives": "lingula.tasks.false_negatives:FalseNegatives",
