@@ -6,6 +6,7 @@ TASKS = Registry(
     "task",
     {
         "classification": "lingula.tasks.classification:Classification",
+        "segmentation": "lingula.tasks.segmentation:Segmentation",
         "retrieval": "lingula.tasks.retrieval:Retrieval",
         "class-retrieval": "lingula.tasks.class_retrieval:ClassRetrieval",
         "zero-shot": "lingula.tasks.zero_shot:ZeroShot",
