@@ -11,6 +11,7 @@ TASKS = Registry(
         "class-retrieval": "lingula.tasks.class_retrieval:ClassRetrieval",
         "zero-shot": "lingula.tasks.zero_shot:ZeroShot",
         "grounding": "lingula.tasks.grounding:Grounding",
+        "report-generation": "lingula.tasks.report_generation:ReportGeneration",
         "swap-test": "lingula.tasks.swap_test:SwapTest",
         "false-negatives": "lingula.tasks.false_negatives:FalseNegatives",
     },
