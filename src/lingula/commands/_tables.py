@@ -1,0 +1,204 @@
+"""Tables of a benchmark in the papers' own shape: methods down, corpora and shares of the labels across.
+
+Mean and standard deviation over seeds, in per cent where the metric lies in [0, 1]; the best of a column in bold, with
+a paired test against the runner-up; a paper's own numbers beside ours only where corpus and protocol are the same.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lingula.data.prepared import PreparedCorpus
+    from lingula.evaluation import Measured
+
+PUBLISHED = Path(__file__).parent.parent / "published.csv"  # CM-CGNS, arXiv:2506.11674, Tables I to III
+TITLES = {
+    "classification": "Table I: linear classification",
+    "detection": "Table II: object detection",
+    "segmentation": "Table III: semantic segmentation",
+}
+BEYOND_ONE = ("median_rank", "cnr", "cider")  # metrics that are no share of anything
+
+
+@dataclass
+class Column:
+    """One corpus and share of the labels, or one metric of a task that trains nothing.
+
+    Attributes:
+        title, share, metric: what is measured.
+        cells: by method.
+        higher_is_better: which values are.
+        paper: ``{method: "87.24 ± 0.38"}`` where a paper has this very number.
+        why_not: why there is none of the paper's, where its table has the corpus.
+    """
+
+    title: str
+    share: str
+    metric: str
+    cells: dict[str, list[Measured]]
+    higher_is_better: bool
+    paper: dict[str, str]
+    why_not: str = ""
+
+
+@dataclass
+class Table:
+    """A task."""
+
+    title: str
+    columns: list[Column]
+
+
+def tables_of(
+    plan: Any,
+    tasks: Sequence[tuple[Any, Any]],
+    corpora: Mapping[Path, PreparedCorpus],
+    found: Mapping[tuple[str, int], list[Measured]],
+) -> list[Table]:
+    """One table a task, its columns in the order of the plan."""
+    tables: dict[str, Table] = {}
+    for number, (entry, task) in enumerate(tasks):
+        corpus = corpora[entry.corpus]
+        table = tables.setdefault(entry.task, Table(TITLES.get(entry.task, entry.task), []))
+        of = {method: found.get((method, number), []) for method in plan.methods}
+        metrics = [entry.metric] if entry.metric else list(task.higher_is_better)[:1]
+        if not entry.metric and not hasattr(task, "fractions"):
+            metrics = list(task.higher_is_better)[:3]
+        for metric in metrics:
+            fractions = dict.fromkeys(c.cell.fraction if c.cell else None for cells in of.values() for c in cells)
+            for fraction in fractions:
+                own = {
+                    method: [c for c in cells if (c.cell.fraction if c.cell else None) == fraction]
+                    for method, cells in of.items()
+                }
+                paper, why_not = published(entry, task, corpus, metric, fraction)
+                share = "" if fraction is None else f"{fraction:.3g}" if fraction < 0.01 else f"{fraction:.0%}"
+                better = task.higher_is_better[metric]
+                table.columns.append(Column(entry.name or corpus.name, share, metric, own, better, paper, why_not))
+    return list(tables.values())
+
+
+def published(
+    entry: Any, task: Any, corpus: PreparedCorpus, metric: str, fraction: float | None
+) -> tuple[dict[str, str], str]:
+    """``{method: number}`` of the paper's table for this column, and, where it has the corpus, why none may stand here.
+
+    The same means: the reader of the official download, all of its studies, the field's protocol with a frozen encoder,
+    and, for CheXpert, the five labels.
+    """
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["task"] == entry.task and r["corpus"] == corpus.name]
+    if not rows:
+        return {}, ""
+    rows = [row for row in rows if row["metric"] == metric and float(row["fraction"]) == fraction]
+    if not rows:
+        return {}, f"the paper's table has no {metric} at this share of the labels"
+    if getattr(task, "protocol", None) != "mgca" or getattr(task, "encoder", "frozen") != "frozen":
+        return {}, "another protocol than the paper's"
+    short = [line for line in corpus.meta.get("stated", []) if line["found"] != line["count"]]
+    if short or not corpus.meta.get("stated"):
+        return {}, "not the whole of the corpus that the paper used"
+    if corpus.name == "chexpert" and set(task.labels) != set(corpus.uncertain_as):
+        return {}, "other labels than the paper's five"
+    return {row["method"]: f"{row['mean']} ± {row['sd']}" if row["mean"] else "below 1" for row in rows}, ""
+
+
+def cell_text(cells: Sequence[Measured], metric: str) -> str:
+    """``86.3 ± 0.4``, per cent; the mean alone where there was one run; a dash where there was none."""
+    from lingula.evaluation import summarise
+
+    known = [cell for cell in cells if metric in cell.numbers and cell.numbers[metric] == cell.numbers[metric]]
+    if not known:
+        return "–"
+    summary, scale = summarise(known, metric), 1 if metric in BEYOND_ONE else 100
+    sd = "" if summary.sd is None else f" ± {scale * summary.sd:.2f}"
+    return f"{scale * summary.mean:.2f}{sd}"
+
+
+def ranking(column: Column) -> list[str]:
+    """The methods with a number, best first."""
+    from lingula.evaluation import summarise
+
+    means = {
+        method: summarise(cells, column.metric).mean
+        for method, cells in column.cells.items()
+        if cells and column.metric in cells[0].numbers
+    }
+    known = [method for method, mean in means.items() if mean == mean]
+    return sorted(known, key=lambda method: means[method], reverse=column.higher_is_better)
+
+
+def test_text(column: Column) -> str:
+    """The paired bootstrap of the best against the runner-up: ``p = 0.012``; a dash where there are not two."""
+    from lingula.evaluation import compare
+
+    order = ranking(column)
+    if len(order) < 2 or column.metric not in column.cells[order[0]][0].replicates:
+        return "–"
+    p = compare(column.cells[order[0]], column.cells[order[1]], column.metric).p
+    return "–" if p != p else f"p = {p:.3f}"
+
+
+def lines(table: Table) -> tuple[list[str], list[list[tuple[str, str]]]]:
+    """The heading, and the lines of a table: cells as ``(text, style)``, the style ``bold`` for the best."""
+    columns = table.columns
+    heading = ["method", *(f"{c.title} {c.share} ({c.metric})".replace("  ", " ") for c in columns)]
+    best = [next(iter(ranking(column)), None) for column in columns]
+    body = []
+    for method in dict.fromkeys(method for column in columns for method in column.cells):
+        texts = [cell_text(column.cells.get(method, []), column.metric) for column in columns]
+        body.append([(method, ""), *((t, "bold" if method == b else "") for t, b in zip(texts, best, strict=True))])
+    body.append([("best against runner-up", ""), *((test_text(column), "") for column in columns)])
+    for method in dict.fromkeys(method for column in columns for method in column.paper):
+        body.append([(f"{method}, as CM-CGNS prints it", ""), *((c.paper.get(method, ""), "") for c in columns)])
+    return heading, body
+
+
+def notes(table: Table) -> list[str]:
+    """What a reader must know of a table's numbers."""
+    cells = [cell for column in table.columns for own in column.cells.values() for cell in own]
+    counts = sorted({len(own) for column in table.columns for own in column.cells.values() if own})
+    seeds = f"n = {' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))} seeds" if counts else ""
+    said = [f"Mean ± standard deviation, per cent but for {', '.join(BEYOND_ONE)}; {seeds} of subset and head; one"]
+    said[0] += " pre-training a method. Best in bold; p of a paired bootstrap over test patients and seeds."
+    protocols = sorted({str(cell.notes.get("protocol")) for cell in cells if cell.notes.get("protocol")})
+    if protocols:
+        said.append(f"Protocol: {', '.join(protocols)}.")
+    why = {f"{column.title}: {column.why_not}" for column in table.columns if column.why_not}
+    if why:
+        said.append(f"Without the paper's numbers: {'; '.join(sorted(why))}.")
+    return said
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """To the terminal."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console = Console()
+    for table in tables:
+        heading, body = lines(table)
+        shown = RichTable(*heading, title=table.title)
+        for line in body:
+            shown.add_row(*(f"[bold]{text}[/bold]" if style else text for text, style in line))
+        console.print(shown)
+        for note in notes(table):
+            console.print(f"  {note}")
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """The same as Markdown."""
+    parts = []
+    for table in tables:
+        heading, body = lines(table)
+        rows = [heading, ["---"] * len(heading)]
+        rows += [[f"**{text}**" if style else text for text, style in line] for line in body]
+        parts.append(f"## {table.title}\n")
+        parts += ["| " + " | ".join(row) + " |" for row in rows]
+        parts += ["", *notes(table), ""]
+    return "\n".join(parts)

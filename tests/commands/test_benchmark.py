@@ -1,0 +1,258 @@
+"""``lingula benchmark``: the same table however often it was interrupted, and tables that say what they show."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from lingula.cli import main
+from lingula.commands import _tables
+from lingula.commands.benchmark import Entry, Method, Plan, Store, benchmark, read_plan
+from lingula.data.prepared import PreparedCorpus
+from lingula.evaluation import Cell, Measured, summarise
+from lingula.registry import UserError
+from lingula.tasks.classification import Classification
+
+
+def plan_of(run, corpus, **changes):
+    classification = {"labels": ["effusion", "cardiomegaly"], "protocol": "logistic", "fractions": [0.5, 1.0]}
+    plan = {
+        "seeds": [0, 1],
+        "bootstrap": 30,
+        "methods": {"CM-CGNS": {"run": str(run)}, "Random Init.": {"init": "random", "like": "CM-CGNS"}},
+        "tasks": [
+            {"task": "classification", "corpus": str(corpus), "options": classification, "name": "Phantoms"},
+            {"task": "retrieval", "corpus": str(corpus), "options": {"pool": 8}},
+        ],
+    }
+    return {**plan, **changes}
+
+
+@pytest.fixture
+def write(tmp_path, tiny_run, tiny_corpus):
+    """A function that writes the plan, with changes, and returns its file."""
+
+    def write(name="bench", **changes):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(plan_of(tiny_run, tiny_corpus, **changes), sort_keys=False))
+        return file
+
+    return write
+
+
+CELLS = 3 + 2 * 2 + 1 + 2  # a regression has nothing to draw with all labels; each random encoder has
+
+
+def test_a_benchmark_interrupted_anywhere_gives_the_same_tables(write, monkeypatch, capsys):
+    whole = write("whole")
+    benchmark(whole)
+    expected = (whole.with_suffix("") / "tables.md").read_text()
+    assert len(list((whole.with_suffix("") / "cells").glob("*.json"))) == CELLS
+    measured = []
+    real = Store._write
+    stop_at = 0
+
+    def stopping(self, cell, found, seconds):
+        measured.append(cell)
+        if len(measured) == stop_at:
+            raise KeyboardInterrupt
+        real(self, cell, found, seconds)
+
+    monkeypatch.setattr(Store, "_write", stopping)
+    file = write("halting")
+    for stop in (1, 3, 2):  # of what is left
+        measured.clear()
+        stop_at = stop
+        with pytest.raises(KeyboardInterrupt):
+            benchmark(file)
+    measured.clear()
+    stop_at = 0
+    benchmark(file)
+    assert len(measured) == CELLS - 0 - 2 - 1
+    assert (file.with_suffix("") / "tables.md").read_text() == expected
+    measured.clear()
+    benchmark(file)
+    assert not measured
+    assert (file.with_suffix("") / "tables.md").read_text() == expected
+    out = file.with_suffix("") / "cells"
+    assert {p.stem for p in out.glob("*.json")} == {p.stem for p in (whole.with_suffix("") / "cells").glob("*.json")}
+    assert list((file.with_suffix("") / "subsets").glob("*.txt"))
+
+
+def test_the_tables_say_what_was_measured(write, capsys):
+    file = write()
+    tables = benchmark(file)
+    shown = capsys.readouterr().out
+    assert "Table I: linear classification" in shown
+    assert "Random Init." in shown
+    text = (file.with_suffix("") / "tables.md").read_text()
+    classification, retrieval = tables
+    assert [(c.title, c.share, c.metric) for c in classification.columns] == [
+        ("Phantoms", "50%", "auroc"),
+        ("Phantoms", "100%", "auroc"),
+    ]
+    assert [c.metric for c in retrieval.columns] == ["recall_at_5", "recall_at_1", "recall_at_10"]
+    for column in classification.columns:
+        means = {name: summarise(cells, "auroc") for name, cells in column.cells.items()}
+        best = max(means, key=lambda name: means[name].mean)
+        sd = "" if means[best].sd is None else f" ± {100 * means[best].sd:.2f}"
+        assert f"**{100 * means[best].mean:.2f}{sd}**" in text
+        assert column.paper == {}
+    assert [len(c.cells["CM-CGNS"]) for c in classification.columns] == [2, 1]
+    assert [len(c.cells["Random Init."]) for c in classification.columns] == [2, 2]
+    assert text.count("p = ") == 5
+    main(["benchmark", str(file), "--tables_only"])
+    assert (file.with_suffix("") / "tables.md").read_text() == text
+
+
+def test_other_settings_are_other_cells(write, tiny_run, tiny_corpus):
+    model = type("Fake", (), {"checkpoint": "a" * 64, "is_trained": True, "made": {}})()
+    corpus = PreparedCorpus.open(tiny_corpus)
+
+    def path(checkpoint="a" * 64, labels=("effusion",), cell=Cell(0.5, 0), draws=10, fractions=(0.5,)):
+        model.checkpoint = checkpoint
+        task = Classification(list(labels), fractions=list(fractions))
+        return Store(Path("cells"), "m", model, task, corpus, draws).path(cell).name
+
+    base = path()
+    others = [path("b" * 64), path(labels=["nodule"]), path(cell=Cell(1.0, 0)), path(cell=Cell(0.5, 1)), path(draws=20)]
+    assert len({base, *others}) == 6
+    assert path(fractions=[0.5, 1.0]) == base  # another list of fractions measures the same cell
+
+
+def test_a_method_is_trained_where_it_is_to_be_and_not_again(write, tiny_corpus, tmp_path):
+    settings = {"corpus": str(tiny_corpus), "method": "cm-cgns", "recipe": "scratch", "image_size": 48, "batch_size": 8}
+    settings |= {"options": {"dim": 32, "decoder_widths": [8, 8]}, "epochs": [0.4, 0.0], "quiet": True}
+    task = {"task": "retrieval", "corpus": str(tiny_corpus), "options": {"pool": 8}}
+    file = write("training", methods={"Ours": {"pretrain": settings}}, tasks=[task], seeds=[0])
+    benchmark(file)
+    run = tmp_path / "training" / "runs" / "ours"
+    made = (run / "run.json").read_text()
+    benchmark(file)
+    assert (run / "run.json").read_text() == made
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": {}}, "bad.yaml names no methods"),
+        ({"taks": []}, "unknown key 'taks'; did you mean 'tasks'"),
+        ({"tasks": [{"task": "retrieval"}]}, "task 1 names no corpus"),
+        ({"seeds": "all"}, "seeds must be a list of whole numbers from 0"),
+        ({"seeds": [-1]}, "seeds must be a list of whole numbers from 0"),
+        ({"bootstrap": 0}, "bootstrap must be a whole number from 1"),
+        ({"methods": {"A": {}}}, "method 'A' needs one of run, pretrain and init, got none"),
+        ({"methods": {"A": {"run": "x", "init": "random"}}}, "needs one of run, pretrain and init, got run and init"),
+        ({"methods": {"A": {"init": "random"}}}, "like must name a method with a run"),
+        ({"methods": {"A": {"init": "imagnet", "like": "A"}}}, "unknown init 'imagnet'"),
+        ({"methods": {"A": {"run": "x", "like": "A"}}}, "like goes with init"),
+        ({"methods": {"A": {"pretrain": {"out": "x"}}}}, "leave out out"),
+        ({"methods": {"A": {"rnu": "x"}}}, "method 'A': unknown key 'rnu'; did you mean 'run'"),
+        ({"methods": {"A": "x"}}, "method 'A' must be a table of options, got str"),
+    ],
+)
+def test_a_plan_that_makes_no_sense(write, changes, message):
+    with pytest.raises(UserError, match=message):
+        read_plan(write("bad", **changes))
+
+
+def test_bad_files_tasks_and_corpora(write, tmp_path, tiny_corpus):
+    with pytest.raises(UserError, match="cannot read the benchmark"):
+        read_plan(tmp_path / "absent.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(UserError, match="cannot read the benchmark"):
+        read_plan(tmp_path / "broken.yaml")
+    for task, message in (
+        ({"task": "retreival"}, "unknown task 'retreival'; did you mean"),
+        ({"task": "retrieval", "options": {"pol": 3}}, "no option 'pol'; did you mean 'pool'"),
+        ({"task": "retrieval", "metric": "recal_at_5"}, "no metric 'recal_at_5'; did you mean 'recall_at_5'"),
+        ({"task": "segmentation"}, "task 'segmentation': .*target"),
+    ):
+        with pytest.raises(UserError, match=message):
+            benchmark(write("bad", tasks=[{"corpus": str(tiny_corpus), **task}]))
+    with pytest.raises(UserError, match="no prepared corpus"):
+        benchmark(write("bad", tasks=[{"task": "retrieval", "corpus": "nowhere"}]))
+    with pytest.raises(UserError, match="holds no cell of"):
+        benchmark(write("new"), tables_only=True)
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def cell(value, seed=0, metric="dice", test="t"):
+    draws = value + np.random.default_rng(0).normal(0, 0.01, 400)
+    return Measured({metric: value}, {metric: draws}, {"test_sha256": test, "protocol": "mgca"}, Cell(1.0, seed))
+
+
+def column(cells, metric="dice", better=True, paper=None):
+    return _tables.Column("SIIM", "100%", metric, cells, better, paper or {})
+
+
+def test_the_best_is_bold_and_tested_against_the_runner_up():
+    table = _tables.Table(
+        "T",
+        [
+            column({"a": [cell(0.50), cell(0.54, 1)], "b": [cell(0.40), cell(0.44, 1)], "c": []}),
+            column(
+                {"a": [cell(7.0, metric="median_rank")], "b": [cell(3.0, metric="median_rank")]}, "median_rank", False
+            ),
+        ],
+    )
+    heading, body = _tables.lines(table)
+    assert heading == ["method", "SIIM 100% (dice)", "SIIM 100% (median_rank)"]
+    assert body[0] == [("a", ""), ("52.00 ± 2.83", "bold"), ("7.00", "")]
+    assert body[1] == [("b", ""), ("42.00 ± 2.83", ""), ("3.00", "bold")]
+    assert body[2] == [("c", ""), ("–", ""), ("–", "")]
+    assert body[3] == [("best against runner-up", ""), ("p = 0.005", ""), ("p = 0.005", "")]
+    assert "**52.00 ± 2.83**" in _tables.markdown([table])
+
+
+def test_a_number_that_is_not_defined_is_a_dash_and_never_the_best():
+    table = _tables.Table("T", [column({"a": [cell(float("nan"))], "b": [cell(0.1)]})])
+    _, body = _tables.lines(table)
+    assert [line[1] for line in body] == [("–", ""), ("10.00", "bold"), ("–", "")]
+
+
+def test_the_papers_numbers_stand_beside_ours_only_where_they_are_the_same():
+    def paper(task="segmentation", corpus="siim-pneumothorax", fraction=1.0, metric="dice", found=12047, **options):
+        given = type("Task", (), {"protocol": "mgca", "encoder": "frozen", "labels": [], **options})()
+        meta = {"stated": [{"count": 12047, "found": found}]}
+        prepared = type("Corpus", (), {"name": corpus, "meta": meta, "uncertain_as": {"Edema": 1}})()
+        return _tables.published(Entry(task, Path()), given, prepared, metric, fraction)
+
+    numbers, why = paper()
+    assert (numbers["CM-CGNS"], numbers["MGCA"], why) == ("67.41 ± 1.22", "63.41 ± 1.46", "")
+    assert len(numbers) == 12
+    assert paper(fraction=0.1)[0]["CM-CGNS"] == "58.42 ± 1.73"
+    for same, reason in (
+        (paper(found=12046), "not the whole of the corpus"),
+        (paper(protocol="ours"), "another protocol"),
+        (paper(encoder="finetuned"), "another protocol"),
+        (paper(metric="iou"), "no iou at this share"),
+        (paper(fraction=0.5), "no dice at this share"),
+    ):
+        assert same[0] == {}
+        assert reason in same[1]
+    assert paper(corpus="synthetic") == ({}, "")
+    assert paper("detection", "object-cxr", 0.01, "map_40_75")[0]["CM-CGNS"] == "below 1"
+    assert paper("classification", "chexpert", 1.0, "auroc", labels=["Edema"])[0]["CM-CGNS"] == "89.86 ± 0.19"
+    assert "other labels" in paper("classification", "chexpert", 1.0, "auroc", labels=["Edema", "Fracture"])[1]
+    table = _tables.Table("T", [column({"a": [cell(0.5)]}, paper=numbers)])
+    _, body = _tables.lines(table)
+    assert body[-1] == [("CM-CGNS, as CM-CGNS prints it", ""), ("67.41 ± 1.22", "")]
+
+
+def test_the_papers_tables_are_whole():
+    """12 methods x 3 shares x (3 + 2 + 2) corpora, and the figures that the text of the paper repeats."""
+    import csv
+
+    rows = list(csv.DictReader(_tables.PUBLISHED.open()))
+    assert len(rows) == 12 * 3 * 7
+    assert len({tuple(row[key] for key in ("table", "method", "corpus", "fraction")) for row in rows}) == len(rows)
+
+
+def test_plan_defaults(tmp_path):
+    file = tmp_path / "plan.yaml"
+    file.write_text("methods: {A: {run: r}}\ntasks: [{task: retrieval, corpus: c}]\n")
+    assert read_plan(file) == Plan({"A": Method(run=Path("r"))}, [Entry("retrieval", Path("c"))])
