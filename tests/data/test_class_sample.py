@@ -9,9 +9,9 @@ from collections import Counter
 
 import pytest
 
+from lingula import evaluation
 from lingula.data.class_sample import hash_order, id_hash, only_class, sample_by_class
 from lingula.registry import UserError
-from lingula.tasks import classification
 
 IDS = [f"film{number}" for number in range(300)]
 CLASSES = [None if number % 7 == 0 else "abc"[number % 3] for number in range(300)]
@@ -64,7 +64,7 @@ def test_too_few_of_a_class_are_refused_with_counts():
 def test_the_hash_of_ids():
     assert id_hash(["b", "a"]) == id_hash(["a", "b"]) == hashlib.sha256(b"a\nb").hexdigest()[:16]
     assert id_hash(["ab"]) != id_hash(["a", "b"])
-    assert id_hash(["b", "a"]) == classification.id_hash(["b", "a"])
+    assert id_hash(["b", "a"]) == evaluation.id_hash(["b", "a"])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ CORPORA = Registry(
         "synthetic": "lingula.corpora.synthetic:Synthetic",
         "csv": "lingula.corpora.csv_table:CsvTable",
         "mimic-cxr": "lingula.corpora.mimic_cxr:MimicCxr",
+        "chexpert": "lingula.corpora.chexpert:CheXpert",
+        "chexpert-plus": "lingula.corpora.chexpert_plus:CheXpertPlus",
         "rsna-pneumonia": "lingula.corpora.rsna_pneumonia:RsnaPneumonia",
         "siim-pneumothorax": "lingula.corpora.siim_pneumothorax:SiimPneumothorax",
         "covidx": "lingula.corpora.covidx:Covidx",
