@@ -24,5 +24,17 @@ def test_results_of_another_checkpoint_are_counted_not_shown():
     assert (pointing.columns, pointing.rows) == (["", "cm-cgns"], [["value", "0.500"]])
 
 
+def test_an_interval_stands_in_its_numbers_cell_and_other_options_are_another_measurement():
+    row = {"task": "grounding", "encoder": "cm-cgns", "checkpoint": "new", "cnr": 0.2, "cnr_low": 0.1, "cnr_high": 0.35}
+    empty = {"miou": 0.5, "miou_low": None, "miou_high": None, "bits_low": 1.5}
+    (table,) = result_tables([{**row, **empty, "options": {"split": "val"}}, {**row, "options": {}}], "new")
+    assert table.columns == ["", "cm-cgns", "cm-cgns"]
+    assert table.rows == [
+        ["cnr", "0.200 (0.100–0.350)", "0.200 (0.100–0.350)"],
+        ["miou", "0.500", "–"],
+        ["bits_low", "1.500", "–"],  # the end of nothing
+    ]
+
+
 def test_numbers_in_words():
     assert [in_words(value) for value in (None, 200.0, 0.25, 1.0, "x", 3)] == ["–", "200", "0.250", "1.000", "x", "3"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 ABOUT = ("corpus", "split", "encoder", "protocol", "fraction", "train_studies", "seed")  # what a row says of itself
-SETTINGS = ("corpus_fingerprint", "labels", "pool", "batch_size")  # what else makes it another measurement
+SETTINGS = ("corpus_fingerprint", "options")  # what else makes it another measurement
 
 
 class Results(NamedTuple):
@@ -38,17 +38,30 @@ def result_tables(rows: list[dict[str, Any]], checkpoint: str) -> list[Results]:
             key
             for row in latest
             for key, value in row.items()
-            if key not in ABOUT + SETTINGS and isinstance(value, float)
+            if key not in ABOUT + SETTINGS and isinstance(value, float) and not is_end(key, row)
         )
         if any("fraction" in row for row in latest):
             columns = [*about, *names]
-            cells = [[in_words(row.get(key), key) for key in columns] for row in latest]
+            cells = [[with_interval(row, key) for key in columns] for row in latest]
         else:  # many numbers, few encoders: stand it on its side
             columns = ["", *(in_words(row.get("encoder")) for row in latest)]
             shown = [key for key in about if key != "encoder"]
-            cells = [[key, *(in_words(row.get(key)) for row in latest)] for key in [*shown, *names]]
+            cells = [[key, *(with_interval(row, key) for row in latest)] for key in [*shown, *names]]
         tables.append(Results(task, columns, cells, len(own) - len(current)))
     return tables
+
+
+def is_end(key: str, row: dict[str, Any]) -> bool:
+    """Whether a number is an end of another's interval."""
+    name, _, end = key.rpartition("_")
+    return end in ("low", "high") and name in row
+
+
+def with_interval(row: dict[str, Any], key: str) -> str:
+    """A cell with its 95 % interval, where it has one: ``0.193 (0.175–0.212)``."""
+    ends = [row.get(f"{key}_{end}") for end in ("low", "high")]
+    known = "" if None in ends else f" ({'–'.join(in_words(end) for end in ends)})"
+    return in_words(row.get(key), key) + known
 
 
 def in_words(value: Any, column: str = "") -> str:
