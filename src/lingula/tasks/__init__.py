@@ -6,6 +6,7 @@ TASKS = Registry(
     "task",
     {
         "classification": "lingula.tasks.classification:Classification",
+        "detection": "lingula.tasks.detection:Detection",
         "segmentation": "lingula.tasks.segmentation:Segmentation",
         "retrieval": "lingula.tasks.retrieval:Retrieval",
         "class-retrieval": "lingula.tasks.class_retrieval:ClassRetrieval",
