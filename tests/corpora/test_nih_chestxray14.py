@@ -191,6 +191,16 @@ def test_what_is_missing_is_named_with_where_to_get_it(root: Path, name: str) ->
         NihChestXray14(root).fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\n", r"test_list\.txt is empty; it comes from "), (b"\xff", r"cannot read list .*_list\.txt")],
+)
+def test_a_list_that_is_none(root: Path, content: bytes, message: str) -> None:
+    (root / "test_list.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        rows_of(root)
+
+
 def test_no_films_at_all(root: Path) -> None:
     for folder in root.glob("images_*"):
         folder.rename(root / f"other_{folder.name}")

@@ -17,9 +17,10 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from lingula.cli import main
-from lingula.corpora.rsna_pneumonia import RsnaPneumonia, split_of
+from lingula.corpora.rsna_pneumonia import RsnaPneumonia
 from lingula.data.preparation import prepare
 from lingula.data.prepared import PreparedCorpus
+from lingula.data.reader import split_of
 from lingula.data.study import Box, LeftOut, Study
 from lingula.registry import UserError
 

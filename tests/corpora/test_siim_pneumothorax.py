@@ -15,9 +15,10 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from lingula.cli import main
-from lingula.corpora.siim_pneumothorax import SiimPneumothorax, split_of
+from lingula.corpora.siim_pneumothorax import SiimPneumothorax
 from lingula.data.preparation import prepare
 from lingula.data.prepared import PreparedCorpus
+from lingula.data.reader import split_of
 from lingula.data.study import LeftOut, Study
 from lingula.registry import UserError
 
@@ -225,7 +226,7 @@ def test_what_is_missing_is_named_with_where_to_get_it(root: Path) -> None:
 def test_the_split_at_full_size() -> None:
     """70/15/15 of the 12,047 films of CM-CGNS, by the permutations that ``random_state=0`` stands for."""
     ids = [f"{PREFIX}{number * 7919 % 100_003}" for number in range(12_047)]
-    splits = split_of(ids)
+    splits = split_of(ids, 0.3)
     assert [list(splits.values()).count(split) for split in ("train", "val", "test")] == [8_432, 1_808, 1_807]
     in_order = np.array(sorted(ids))
     first = np.random.RandomState(0).permutation(12_047)
@@ -236,14 +237,14 @@ def test_the_split_at_full_size() -> None:
 
 def test_the_split_is_by_film_whatever_the_order_and_what_is_there(root: Path) -> None:
     before = {image: study.split for image, study in read(root).items()}
-    assert before == split_of(before)
+    assert before == split_of(before, 0.3)
     lines = STAGE_1.splitlines()
     (root / "train-rle.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
     nested(root, ONE).unlink()
     after = {row.study_id: row.split for row in rows_of(root) if isinstance(row, Study)}
     assert after == {image: split for image, split in before.items() if image != ONE}
     with pytest.raises(UserError, match="2 films cannot be split"):
-        split_of(["a", "b"])
+        split_of(["a", "b"], 0.3)
 
 
 # Prepared -------------------------------------------------------------------------------------------------------------
@@ -278,7 +279,7 @@ def test_prepared_from_the_command_line(archive: Path, tmp_path: Path, capsys: p
     corpus = PreparedCorpus.open(out)
     images = corpus.index["study_id"].tolist()
     assert images == [ONE, NONE, TWO, CLEAR, INVERTED]
-    assert corpus.index["split"].tolist() == [split_of(images)[image] for image in images]
+    assert corpus.index["split"].tolist() == [split_of(images, 0.3)[image] for image in images]
     for row, image in enumerate(images):
         shrunk = film_of(image).astype(float).reshape(64, 16, 64, 16).mean((1, 3))
         assert np.abs(corpus.pixels[row] - shrunk).max() <= 3

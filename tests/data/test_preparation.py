@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ import pytest
 from PIL import Image
 
 from lingula.data import films, preparation
-from lingula.data.image import Geometry, letterbox
+from lingula.data.image import Geometry, letterbox, letterbox_mask
 from lingula.data.preparation import draw_splits, prepare
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.reader import fingerprint_of
@@ -302,6 +304,98 @@ def test_a_square_that_was_lost_is_drawn_again(tmp_path: Path) -> None:
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
+def drawn_mask(number: int, height: int, width: int) -> np.ndarray:
+    return film(100 + number, height, width) > 128
+
+
+def masked(count: int, drawer: Drawer) -> Toy:
+    """A film in three has two masks, one in three has one, and the fourth film cannot be drawn."""
+    rows: list[Study | LeftOut] = [
+        study(
+            number,
+            image=partial(drawer, number) if number != 3 else partial(np.zeros, (0, 0), np.uint8),
+            masks={name: partial(drawn_mask, number + place) for place, name in enumerate(["a", "b"][: number % 3])},
+        )
+        for number in range(count)
+    ]
+    rows[3] = replace(rows[3], masks={"a": partial(drawn_mask, 3)})  # type: ignore[arg-type]
+    return Toy(rows)
+
+
+def test_masks_survive_interruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped while drawing, then with a mask that a power cut lost, then between moving films and moving masks."""
+    whole = run(masked(40, Drawer(None)), tmp_path / "whole", skip_bad_rows=True)
+    out, drawer = tmp_path / "out", Drawer(30)
+    corpus = masked(40, drawer)
+    with pytest.raises(KeyboardInterrupt):
+        run(corpus, out, skip_bad_rows=True)
+    lost = np.load(out / "unfinished" / "masks.npy", mmap_mode="r+")
+    lost[2] = 0  # of film 2: films 1 and 2 have one and two
+    lost.flush()
+    move, moved = films._move, []
+
+    def stop(source: Path, *where: Any) -> None:
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(source.name)
+        move(source, *where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(films, "_move", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(corpus, out, skip_bad_rows=True)
+    assert moved == ["pixels.npy"]
+    run(corpus, out, skip_bad_rows=True)
+    assert content(out) == content(tmp_path / "whole")
+    assert {number for number, count in drawer.calls.items() if count > 1} == {2}
+    for name in ("a", "b"):
+        rows = whole.rows_with_mask(name)
+        numbers = [int(whole.index.loc[row, "study_id"][1:]) for row in rows]
+        assert numbers == [number for number in range(40) if number % 3 > "ab".index(name) and number != 3]
+        for mask, number in zip(whole.masks(rows, name), numbers, strict=True):
+            np.testing.assert_array_equal(mask, letterbox_mask(drawn_mask(number + "ab".index(name), 40, 30), 16))
+
+
+def test_a_kill_while_starting_again_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that changed start a preparation again; one that is half cleared away must not be taken for whole."""
+    drawer = Drawer(5)
+    with pytest.raises(KeyboardInterrupt):
+        run(Toy([study(number, image=partial(drawer, number)) for number in range(8)]), tmp_path / "out")
+
+    def half(folder: Path, **_: Any) -> None:
+        (folder / "pixels.npy").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half)
+        with pytest.raises(KeyboardInterrupt):
+            run(toy(9), tmp_path / "out")
+    assert len(run(toy(8), tmp_path / "out")) == 8
+
+
+def test_a_disk_that_fills_is_said(tmp_path: Path) -> None:
+    """The system writes what still fits and reports no error, and only then refuses."""
+
+    class Full:
+        name = str(tmp_path / "out" / "pixels.npy")
+
+        def __init__(self, left: int) -> None:
+            self.left = left
+
+        def seek(self, place: int) -> None: ...
+
+        def write(self, data: bytes) -> int:
+            if not self.left:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return min(self.left, len(data))
+
+    films._write_at(Full(4), 0, b"four")
+    with pytest.raises(UserError, match=r"cannot write to .*out: the disk is full"):
+        films._write_at(Full(3), 0, b"four")
+    with pytest.raises(UserError, match=r"cannot write to .*out: No space left on device"):
+        films._write_at(Full(0), 0, b"four")
+
+
 def test_an_unfinished_preparation_of_another_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(toy(image=partial(Drawer(0), 0)), tmp_path / "out")
@@ -425,25 +519,26 @@ def test_bad_rows_are_skipped_when_asked(tmp_path: Path) -> None:
     rows[8] = study(8, boxes=(Box("a", 0, 0, 32, 10),))  # 30 wide
     rows[9] = study(9, sentences=(Sentence("a box.", box=(0, -2, 9, 10)),))
     rows[10] = study(10, image=partial(np.zeros, (4, 4, 3), np.uint8))
+    rows[11] = study(11, boxes=(Box("a", -0.9, 3, 0, 10),))
     rows.insert(0, LeftOut("row 1", "empty report"))
     lines: list[str] = []
     corpus = run(Toy(rows), tmp_path / "out", skip_bad_rows=True, log=lines.append)
-    kept = [0, 2, 3, 4, 6, 7, 11]
+    kept = [0, 2, 3, 4, 6, 7]
     assert corpus.index["study_id"].tolist() == [f"s{number}" for number in kept]
     for position, number in enumerate(kept):
         np.testing.assert_array_equal(corpus.pixels[position], letterbox(film(number), 16)[0])
     assert corpus.meta["left_out"] == {
-        "box outside its image": 2,
+        "box outside its image": 3,
         "empty report": 1,
         "missing image file": 1,
         "unreadable image": 2,
     }
     said = [line for line in lines if line.startswith("toy: left out row")]
-    assert len(said) == 6
+    assert len(said) == 7
     assert f"toy: left out row 7 of toy.csv: unreadable image: cannot read image {tmp_path / 'broken.png'}" in said[2]
     assert "box outside its image: a at 0, 0, 32, 10 in a film of 30 by 40 pixels" in said[3]
     assert "got (4, 4, 3)" in said[5]
-    assert len(pd.read_csv(tmp_path / "out" / "left_out.csv")) == 6
+    assert len(pd.read_csv(tmp_path / "out" / "left_out.csv")) == 7
 
 
 def test_an_unreadable_film_stops_but_costs_nothing(tmp_path: Path) -> None:
@@ -545,6 +640,14 @@ def test_partly_given_splits(tmp_path: Path) -> None:
     assert any("38 patients without a split were drawn into train, val" in line for line in lines)
 
 
+def test_a_split_whose_films_are_missing_is_not_drawn(tmp_path: Path) -> None:
+    """Otherwise films of the train list would be measured on as if they were the official test."""
+    rows = [study(n, split="test" if n < 4 else None) for n in range(80)]
+    rows[:4] = [study(n, split="test", image=tmp_path / "none.png") for n in range(4)]
+    index = run(Toy(list(rows)), tmp_path / "a", test_fraction=0.5, skip_bad_rows=True).index
+    assert set(index["split"]) == {"train", "val"}
+
+
 def test_fractions_that_leave_no_train(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must leave a share for train"):
         run(toy(), tmp_path / "out", val_fraction=0.5, test_fraction=0.5)
@@ -557,6 +660,10 @@ def test_a_function_that_no_process_can_take(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be sent to a process"):
         run(toy(image=lambda: film(0)), tmp_path / "out", workers=2)
     assert len(run(toy(image=lambda: film(0)), tmp_path / "out", workers=None)) == 8
+    Image.fromarray(film(0)).save(tmp_path / "film.png")
+    masks = {"lung": lambda height, width: np.zeros((height, width), dtype=bool)}
+    with pytest.raises(UserError, match="cannot be sent to a process"):
+        run(toy(image=tmp_path / "film.png", masks=masks), tmp_path / "masks", workers=2)
 
 
 def test_negative_workers(tmp_path: Path) -> None:

@@ -180,3 +180,15 @@ def test_other_cells_do(tmp_path, row):
     (tmp_path / "t.csv").write_text(f"a,b [x,y],,\n1,2,3\n{row}\n")
     with pytest.raises(UserError, match=r"row 3 of t\.csv: expected 3 cells as in the header, got [245]"):
         read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_columns_that_nobody_wants_are_not_kept(tmp_path, kind):
+    path = tmp_path / f"t.{kind}"
+    frame = pd.DataFrame({"image": ["a", "b"], "text": ["x " * 99, "y"], "label": ["1", "0"]})
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    table = read_table(path, ["label", "image"])
+    assert table.columns == ["label", "image"]
+    assert table.rows == [["1", "a"], ["0", "b"]]
+    with pytest.raises(UserError, match="has no column 'lable'; did you mean 'label'"):
+        read_table(path, ["lable"])

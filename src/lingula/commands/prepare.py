@@ -28,8 +28,8 @@ def prepare(
         val_fraction: share of the patients for validation, where the corpus has no split of its own.
         test_fraction: share of the patients for the test, where the corpus has no split of its own.
         split_seed: of that draw.
-        skip_bad_rows: leave out rows with a missing or unreadable film or an empty report, one line each, instead of
-            stopping at the first.
+        skip_bad_rows: leave out rows with a missing or unreadable film, an empty report, a box outside its film or a
+            mask of another size, one line each, instead of stopping at the first.
     """
     from lingula.data.preparation import prepare as prepare_corpus
 

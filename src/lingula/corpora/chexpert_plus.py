@@ -250,8 +250,8 @@ class CheXpertPlus:
 
     @cached_property
     def _table(self) -> Table:
-        table = read_table(self._table_file)
-        table.require(*COLUMNS)
+        table = read_table(self._table_file, COLUMNS)
+        table.require()
         return table
 
     def _film_folder(self) -> Path:

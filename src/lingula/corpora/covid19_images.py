@@ -34,15 +34,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 from lingula.data.coco import CocoBoxes, read_coco
-from lingula.data.reader import canonical_json, find_file, find_folder, fingerprint_of
-from lingula.data.study import SPLITS, LeftOut, Mask, Sentence, Study
+from lingula.data.reader import canonical_json, find_file, find_folder, fingerprint_of, masks_of_table
+from lingula.data.study import SPLITS, LeftOut, Sentence, Study
 from lingula.data.tables import Table, label_value, read_table
 from lingula.registry import UserError
 
@@ -170,7 +170,7 @@ class Covid19Images:
 
     def _compact_rows(self) -> Iterator[Study | LeftOut]:
         labels = self._compact_labels()
-        masks = self._compact_masks()
+        masks = masks_of_table(self.root / "segmentation.csv")
         files = [self.root / _instances(split) for split in SPLITS]
         boxes = [read_coco(file) for file in files if file.is_file()]
         for where, row in self._table():
@@ -196,15 +196,6 @@ class Covid19Images:
         table = read_table(find_file(self.root, ["labels.csv"], "the folder that reports.csv comes from"))
         table.require("image_id", *LABELS)
         return {row["image_id"]: {name: label_value(row[name], where, name) for name in LABELS} for where, row in table}
-
-    def _compact_masks(self) -> dict[str, dict[str, Mask]]:
-        masks: dict[str, dict[str, Mask]] = defaultdict(dict)
-        if (self.root / "segmentation.csv").is_file():
-            table = read_table(self.root / "segmentation.csv")
-            table.require("image_id", "target", "mask_path")
-            for _, row in table:
-                masks[row["image_id"]][row["target"]] = self.root / row["mask_path"]
-        return masks
 
 
 def labels_of(finding: str) -> dict[str, float]:

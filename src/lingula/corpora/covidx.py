@@ -175,7 +175,10 @@ def _read_list(path: Path) -> list[Row | LeftOut]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         raise UserError(f"cannot read list {path}: {err}") from err
-    return [_row(line, f"row {number} of {path.name}") for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [_row(line, f"row {number} of {path.name}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not any(isinstance(row, Row) for row in rows):
+        raise UserError(f"{path.name} has no rows of patient, image, class and source; it comes from {WHENCE}")
+    return rows
 
 
 def _row(line: str, where: str) -> Row | LeftOut:
@@ -188,8 +191,6 @@ def _row(line: str, where: str) -> Row | LeftOut:
 
 def _classes_of(rows: list[Row]) -> tuple[str, ...]:
     """The classes to which all rows belong, told by the first."""
-    if not rows:
-        raise UserError(f"the lists have no rows of patient, image, class and source; they come from {WHENCE}")
     candidates = [classes for classes in CLASSES if rows[0].label in classes] or list(CLASSES)
     for row in rows:
         if not any(row.label in classes for classes in candidates):

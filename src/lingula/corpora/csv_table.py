@@ -253,7 +253,7 @@ def _masks_by_film(name: str, folder: Path, films: list[str]) -> tuple[dict[str,
     if not folder.is_dir():
         raise UserError(f"no folder of masks '{name}' at {folder}")
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("[!.]*.*")):
+    for path in sorted(path for path in folder.rglob("[!.]*.*") if path.is_file()):
         key = path.relative_to(folder).with_suffix("").as_posix()
         if key in files:
             raise UserError(f"two masks '{name}' for one film: {files[key].name} and {path.name} in {path.parent}")

@@ -32,14 +32,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lingula.data.reader import Stated, canonical_json, find_file, find_folder, fingerprint_of
-from lingula.data.study import LeftOut, Mask, Study
+from lingula.data.reader import Stated, canonical_json, find_file, find_folder, fingerprint_of, masks_of_table
+from lingula.data.study import LeftOut, Study
 from lingula.data.tables import label_value, read_table
 from lingula.registry import UserError
 
@@ -162,7 +161,7 @@ class Kermany:
     # The compact copy -------------------------------------------------------------------------------------------------
 
     def _compact_rows(self) -> Iterator[Study | LeftOut]:
-        masks = self._compact_masks()
+        masks = masks_of_table(self.root / "segmentation.csv")
         table = read_table(find_file(self.root, ["labels.csv"], WHENCE))
         table.require("image_id", "patient_id", "split", "image_path", "label", "pneumonia")
         for where, row in table:
@@ -178,15 +177,6 @@ class Kermany:
                 masks=masks.get(row["image_id"], {}),
                 row=where,
             )
-
-    def _compact_masks(self) -> dict[str, dict[str, Mask]]:
-        masks: dict[str, dict[str, Mask]] = defaultdict(dict)
-        if (self.root / "segmentation.csv").is_file():
-            table = read_table(self.root / "segmentation.csv")
-            table.require("image_id", "target", "mask_path")
-            for _, row in table:
-                masks[row["image_id"]][row["target"]] = self.root / row["mask_path"]
-        return masks
 
 
 def _film(folder: str, group: str, file: str) -> Film | LeftOut:

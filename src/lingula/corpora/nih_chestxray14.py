@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lingula.data.reader import Stated, find_file, fingerprint_of
+from lingula.data.reader import Stated, find_file, fingerprint_of, optional_file
 from lingula.data.study import Box, LeftOut, Study
 from lingula.data.tables import number, read_table
 from lingula.registry import UserError
@@ -108,11 +108,12 @@ class NihChestXray14:
         """Every film of the table, in its order, then every box of a film that is not there.
 
         Raises:
-            UserError: for a missing table, list or column, an unknown finding, and a coordinate that is no number.
+            UserError: for a missing table, list or column, an empty list, an unknown finding, and a coordinate that is
+                no number.
         """
         table = read_table(self._table_file())
         table.require("Image Index", "Finding Labels", "Patient ID", "View Position")
-        train_val, test = (set(path.read_text(encoding="utf-8").split()) for path in self._list_files())
+        train_val, test = map(_names, self._list_files())
         films = self._films()
         boxes = self._boxes()
         for where, row in table:
@@ -181,7 +182,18 @@ class NihChestXray14:
         return [find_file(self.root, [name], WHENCE) for name in LISTS]
 
     def _box_file(self) -> Path | None:
-        return next((path for path in (self.root / BOXES, self.root / f"{BOXES}.gz") if path.is_file()), None)
+        return optional_file(self.root, [BOXES])
+
+
+def _names(path: Path) -> set[str]:
+    """The films of a list."""
+    try:
+        names = set(path.read_text(encoding="utf-8-sig").split())
+    except (OSError, UnicodeDecodeError) as err:
+        raise UserError(f"cannot read list {path}: {err}") from err
+    if not names:
+        raise UserError(f"{path.name} is empty; it comes from {WHENCE}")
+    return names
 
 
 def _known(name: str, names: tuple[str, ...], where: str) -> str:

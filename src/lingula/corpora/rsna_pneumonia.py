@@ -31,13 +31,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
-from lingula.data.reader import Stated, find_file, find_folder, fingerprint_of
+from lingula.data.reader import Stated, find_file, find_folder, fingerprint_of, optional_file, split_of
 from lingula.data.shapes import Shape, draw_shapes
 from lingula.data.study import Box, LeftOut, Study
 from lingula.data.tables import number, read_table
@@ -134,26 +134,7 @@ class RsnaPneumonia:
         return find_file(self.root, [LABELS], WHENCE)
 
     def _class_file(self) -> Path | None:
-        return next((path for path in (self.root / CLASS_INFO, self.root / f"{CLASS_INFO}.gz") if path.is_file()), None)
-
-
-def split_of(ids: Iterable[str], held_out: float) -> dict[str, str]:
-    """The split of every id, drawn as the field draws it: sorted, then two calls of scikit-learn with seed 0.
-
-    Args:
-        ids: of all films, in any order.
-        held_out: share of test and val together, rounded up to films; of their films test takes half, rounded down.
-    Raises:
-        UserError: for fewer than 4 ids, which leave a split empty.
-    """
-    from sklearn.model_selection import train_test_split
-
-    ids = sorted(ids)
-    if len(ids) < 4:
-        raise UserError(f"{len(ids)} films cannot be split into train, val and test; at least 4 are needed")
-    train, rest = train_test_split(ids, test_size=held_out, random_state=0)
-    test, val = train_test_split(rest, test_size=0.5, random_state=0)  # test is the first part, as in MGCA's code
-    return dict.fromkeys(train, "train") | dict.fromkeys(val, "val") | dict.fromkeys(test, "test")
+        return optional_file(self.root, [CLASS_INFO])
 
 
 def _grouped(path: Path, *columns: str) -> dict[str, list[Row]]:

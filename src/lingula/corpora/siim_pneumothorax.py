@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lingula.data.reader import Stated, find_file, find_folder, fingerprint_of
+from lingula.data.reader import Stated, find_file, find_folder, fingerprint_of, split_of
 from lingula.data.shapes import draw_runs, read_runs
 from lingula.data.study import LeftOut, Study
 from lingula.data.tables import read_table
@@ -47,6 +47,7 @@ WHENCE = "https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation"
 
 FINDING = "pneumothorax"
 EMPTY = "-1"
+HELD_OUT = 0.3  # share that is not train; half of it test, half val
 SIDE = 1024  # pixels, of every film
 
 Row = tuple[str, str]  # where it stands, and its run-length code
@@ -98,7 +99,7 @@ class SiimPneumothorax:
         """
         images = self._images()
         films = self._films()
-        splits = split_of(images)
+        splits = split_of(images, HELD_OUT)
         for image, rows in images.items():
             places = films.pop(image, [])
             yield _study(image, rows, places, splits[image])
@@ -130,24 +131,6 @@ class SiimPneumothorax:
                     if file.endswith(".dcm"):
                         films[file.removesuffix(".dcm")].append(Path(folder, file))
         return {image: sorted(films[image]) for image in sorted(films)}
-
-
-def split_of(images: Iterable[str]) -> dict[str, str]:
-    """The split of every image, drawn as the field draws that of RSNA: sorted, then two calls of scikit-learn, seed 0.
-
-    Args:
-        images: ids of all of them, in any order; test and val take 30 % together, rounded up.
-    Raises:
-        UserError: for fewer than 4 images, which leave a split empty.
-    """
-    from sklearn.model_selection import train_test_split
-
-    images = sorted(images)
-    if len(images) < 4:
-        raise UserError(f"{len(images)} films cannot be split into train, val and test; at least 4 are needed")
-    train, rest = train_test_split(images, test_size=0.3, random_state=0)
-    test, val = train_test_split(rest, test_size=0.5, random_state=0)
-    return dict.fromkeys(train, "train") | dict.fromkeys(val, "val") | dict.fromkeys(test, "test")
 
 
 def draw(codes: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:

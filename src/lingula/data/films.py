@@ -39,7 +39,7 @@ Log = Callable[[str], None]
 Draws = Callable[[], np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Film:
     """One film to decode, and its masks."""
 
@@ -108,21 +108,21 @@ class Films:
         found = [name for name in ours if (out / name).exists() and not work.folder.exists()]
         if found:
             raise UserError(f"{out} holds {found[0]} but no corpus.json; name another folder or delete that file")
-        try:
+        with _writing(out):
+            plan_file.unlink(missing_ok=True)  # first: a plan says that all else is there
             shutil.rmtree(work.folder, ignore_errors=True)
             work.folder.mkdir(parents=True)
-        except OSError as err:
-            raise UserError(f"cannot write to {out}: {err.strerror}") from err
         need = work.count * size * size + int(work.first_mask[-1]) * packed_bytes(size)
         free = shutil.disk_usage(out).free
         if need > free:
             raise UserError(
                 f"{out} has {free / 1e9:.1f} GB free, {len(ids)} films of {size} px take {need / 1e9:.1f} GB"
             )
-        _make_array(work.squares, (work.count, size, size))
-        _make_array(work.masks, (int(work.first_mask[-1]), packed_bytes(size)))
-        work.progress.write_bytes(bytes(RECORD.size * work.count))
-        write_text(plan_file, canonical_json(plan))
+        with _writing(out):
+            _make_array(work.squares, (work.count, size, size))
+            _make_array(work.masks, (int(work.first_mask[-1]), packed_bytes(size)))
+            work.progress.write_bytes(bytes(RECORD.size * work.count))
+            write_text(plan_file, canonical_json(plan))
         return work
 
     def _records(self) -> np.ndarray:
@@ -166,8 +166,18 @@ class Films:
     def finish(self, keep: list[int]) -> None:
         """Move the squares and masks to their place; without those of the films that were left out, if any."""
         masks = [place for position in keep for place in range(*self.first_mask[position : position + 2])]
-        for source, places in ((self.squares, keep), (self.masks, masks)):
-            _move(source, self.out / source.name, places)
+        with _writing(self.out):
+            for source, places in ((self.squares, keep), (self.masks, masks)):
+                _move(source, self.out / source.name, places)
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """A full disk, or a folder that may not be written to, as an error that the user can mend."""
+    try:
+        yield
+    except OSError as err:
+        raise UserError(f"cannot write to {out}: {err.strerror or err}") from err
 
 
 def _make_array(path: Path, shape: tuple[int, ...]) -> None:
@@ -219,14 +229,20 @@ def _draw_chunk(task: Task) -> tuple[int, dict[int, str]]:
                 problems[position] = f"bad mask: {err}"
                 continue
             data = square.tobytes()
-            pixels.seek(pixels_start + position * len(data))
-            pixels.write(data)
-            masks.seek(masks_start + int(work.first_mask[position]) * packed_bytes(work.size))
-            masks.write(drawn)
-            records.seek(position * RECORD.size)
+            _write_at(pixels, pixels_start + position * len(data), data)
+            _write_at(masks, masks_start + int(work.first_mask[position]) * packed_bytes(work.size), drawn)
             checksum = zlib.crc32(drawn, zlib.crc32(data))
-            records.write(RECORD.pack(DONE, checksum, geometry.height, geometry.width))
+            record = RECORD.pack(DONE, checksum, geometry.height, geometry.width)
+            _write_at(records, position * RECORD.size, record)
     return len(films), problems
+
+
+def _write_at(file: Any, place: int, data: bytes) -> None:
+    """Write to an unbuffered file, all of it: the system itself writes a part, without an error, as a disk fills."""
+    with _writing(Path(file.name).parent):
+        file.seek(place)
+        if file.write(data) != len(data):
+            raise OSError("the disk is full")
 
 
 def _data_start(file: Any) -> int:
@@ -268,13 +284,13 @@ def _draw_mask(mask: Mask, geometry: Geometry, size: int) -> bytes:
 
 def _worker_count(workers: int | None, films: list[Film]) -> int:
     """Processes to start; 0 draws in this one."""
-    drawn = next((film for film in films if not isinstance(film.image, Path)), None)
+    drawn = next((film for film in films if any(callable(part) for part in (film.image, *film.masks))), None)
     try:
         pickle.dumps(drawn)
     except (pickle.PicklingError, AttributeError, TypeError) as err:
         if workers:
             raise UserError(
-                f"the function that draws a film cannot be sent to a process ({err}); use --workers 0"
+                f"the function that draws a film or a mask cannot be sent to a process ({err}); use --workers 0"
             ) from err
         return 0
     if workers is None:

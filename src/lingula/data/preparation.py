@@ -91,8 +91,8 @@ def prepare(
 
     for remark in getattr(corpus, "remarks", ()):
         log(f"{corpus.name}: {remark}")
-    studies, left_out = _checked(corpus, skip_bad_rows, log)
-    splits = _splits(corpus.name, studies, val_fraction, test_fraction, seed, log)
+    studies, left_out, official = _checked(corpus, skip_bad_rows, log)
+    splits = _splits(corpus.name, studies, official, val_fraction, test_fraction, seed, log)
     _check_any(corpus.name, splits, left_out)
 
     films = [Film(study.image, tuple(study.masks.values())) for study in studies]
@@ -155,17 +155,22 @@ def prepare(
     log(f"{corpus.name}: prepared {len(studies)} studies ({counts}) in {out}; left out {len(left_out)}")
     for line in stated:
         log(f"{corpus.name}: {_beside_stated(line, left_out)}")
+    del films, studies, geometries, index, boxes, masks  # as much again is read back
     return PreparedCorpus.open(out)
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
-def _checked(corpus: Corpus, skip_bad_rows: bool, log: Log) -> tuple[list[Study], list[LeftOut]]:
-    """Everything that can be known without decoding a film."""
+def _checked(corpus: Corpus, skip_bad_rows: bool, log: Log) -> tuple[list[Study], list[LeftOut], set[str]]:
+    """Everything that can be known without decoding a film: sound studies, other rows, and the splits that either has.
+
+    A split whose films are all missing is still the corpus's own: none is drawn in its place.
+    """
     studies: list[Study] = []
     bad: list[LeftOut] = []
     unwanted: list[LeftOut] = []
+    official: set[str] = set()
     seen: dict[str, str] = {}
     for row in corpus.studies():
         if isinstance(row, LeftOut):
@@ -175,6 +180,8 @@ def _checked(corpus: Corpus, skip_bad_rows: bool, log: Log) -> tuple[list[Study]
         if row.study_id in seen:
             raise UserError(f"{corpus.name}: study '{row.study_id}' is there twice: {seen[row.study_id]} and {where}")
         seen[row.study_id] = where
+        if row.split is not None:
+            official.add(row.split)
         reason = _problem(row)
         if reason:
             bad.append(LeftOut(where, reason))
@@ -183,7 +190,7 @@ def _checked(corpus: Corpus, skip_bad_rows: bool, log: Log) -> tuple[list[Study]
     for kind, count in sorted(Counter(_kind(row.reason) for row in unwanted).items()):
         log(f"{corpus.name}: left out {count} rows: {kind}")
     _report_bad(corpus.name, bad, skip_bad_rows, log)
-    return studies, unwanted + bad
+    return studies, unwanted + bad, official
 
 
 def _problem(study: Study) -> str:
@@ -219,6 +226,7 @@ def _box_problem(study: Study, geometry: Geometry) -> str:
             or x1 > geometry.width + BOX_SLACK
             or y1 > geometry.height + BOX_SLACK
             or x0 >= geometry.width
+            or min(x1, y1) <= 0
             or y0 >= geometry.height
         ):
             return (
@@ -281,9 +289,9 @@ def _beside_stated(line: dict[str, Any], left_out: list[LeftOut]) -> str:
 
 
 def _splits(
-    name: str, studies: list[Study], val_fraction: float, test_fraction: float, seed: int, log: Log
+    name: str, studies: list[Study], official: set[str], val_fraction: float, test_fraction: float, seed: int, log: Log
 ) -> list[str]:
-    """One split a study; see :func:`prepare` for the rule."""
+    """One split a study; see :func:`prepare` for the rule. ``official``: splits that are not drawn into."""
     given: dict[str, tuple[str, str]] = {}
     for study in studies:
         if study.split is None:
@@ -296,7 +304,6 @@ def _splits(
                 f"({where}); a model would be tested on patients that it has seen"
             )
     chosen = {patient: split for patient, (split, _) in given.items()}
-    official = set(chosen.values())
     fractions = {"test": test_fraction, "val": val_fraction}
     fractions = {split: 0.0 if split in official else fraction for split, fraction in fractions.items()}
     missing = {study.patient_id for study in studies} - set(chosen)

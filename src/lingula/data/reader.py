@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from lingula.data.study import LeftOut, Study
+from lingula.data.study import LeftOut, Mask, Study
+from lingula.data.tables import read_table
 from lingula.registry import UserError
 
 
@@ -97,11 +99,16 @@ def find_file(root: Path, names: Iterable[str], whence: str) -> Path:
     if not root.is_dir():
         raise UserError(f"no folder at {root}")
     names = list(names)
-    for name in names:
-        for path in (root / name, root / f"{name}.gz"):
-            if path.is_file():
-                return path
-    raise UserError(f"no {' or '.join(names)} in {root}; it comes from {whence}")
+    found = optional_file(root, names)
+    if found is None:
+        raise UserError(f"no {' or '.join(names)} in {root}; it comes from {whence}")
+    return found
+
+
+def optional_file(root: Path, names: Iterable[str]) -> Path | None:
+    """The same for a file that may be missing."""
+    paths = (root / f"{name}{suffix}" for name in names for suffix in ("", ".gz"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def find_folder(root: Path, names: Iterable[str], whence: str) -> Path:
@@ -113,3 +120,36 @@ def find_folder(root: Path, names: Iterable[str], whence: str) -> Path:
         if (root / name).is_dir():
             return root / name
     raise UserError(f"no folder {' or '.join(names)} in {root}; it comes from {whence}")
+
+
+def masks_of_table(path: Path) -> dict[str, dict[str, Mask]]:
+    """The masks of every image by name, from a table of ``image_id, target, mask_path``, a path below its folder.
+
+    Empty where the table is missing.
+    """
+    masks: dict[str, dict[str, Mask]] = defaultdict(dict)
+    if path.is_file():
+        table = read_table(path)
+        table.require("image_id", "target", "mask_path")
+        for _, row in table:
+            masks[row["image_id"]][row["target"]] = path.parent / row["mask_path"]
+    return masks
+
+
+def split_of(ids: Iterable[str], held_out: float) -> dict[str, str]:
+    """The split of every id, as MGCA's code draws that of RSNA: sorted, then two calls of scikit-learn with seed 0.
+
+    Args:
+        ids: of all films, in any order.
+        held_out: share of test and val together, rounded up to films; of their films test takes half, rounded down.
+    Raises:
+        UserError: for fewer than 4 ids, which leave a split empty.
+    """
+    from sklearn.model_selection import train_test_split
+
+    ids = sorted(ids)
+    if len(ids) < 4:
+        raise UserError(f"{len(ids)} films cannot be split into train, val and test; at least 4 are needed")
+    train, rest = train_test_split(ids, test_size=held_out, random_state=0)
+    test, val = train_test_split(rest, test_size=0.5, random_state=0)  # test is the first part, as in MGCA's code
+    return dict.fromkeys(train, "train") | dict.fromkeys(val, "val") | dict.fromkeys(test, "test")

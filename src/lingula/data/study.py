@@ -15,7 +15,7 @@ Mask = Path | Callable[[int, int], np.ndarray]
 the original film's height and width that draws ``(H, W)`` bool (and raises ``ValueError`` where it cannot)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Box:
     """A named rectangle, in pixels of the *original* film, ``x0 <= x < x1`` and ``y0 <= y < y1``."""
 
@@ -26,7 +26,7 @@ class Box:
     y1: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sentence:
     """One sentence of a report, and its truth where the corpus knows it.
 
@@ -43,7 +43,7 @@ class Sentence:
     box: tuple[float, float, float, float] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Study:
     """One film with its report.
 
@@ -78,7 +78,7 @@ class Study:
     row: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LeftOut:
     """A row of the source that became no study, and why; every one is written to ``left_out.csv``.
 

@@ -8,7 +8,7 @@ import io
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -45,6 +45,18 @@ class Table:
         Raises:
             UserError: naming the nearest column that is there.
         """
+        self.places(columns)
+        if not self.rows:
+            raise UserError(f"{self.name} has no rows")
+
+    def places(self, columns: Sequence[str]) -> list[int]:
+        """Where these columns stand among the table's own.
+
+        Raises:
+            UserError: naming the nearest column that is there, or one that is there twice.
+        """
+        if not self.columns:
+            raise UserError(f"{self.name} is empty")
         for column in columns:
             if column not in self.columns:
                 hint = nearest(column, self.columns)
@@ -53,23 +65,26 @@ class Table:
         twice = [column for column, count in Counter(self.columns).items() if count > 1]
         if twice:
             raise UserError(f"{self.name} has the column '{twice[0]}' twice")
-        if not self.rows:
-            raise UserError(f"{self.name} has no rows")
+        return [self.columns.index(column) for column in columns]
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, columns: Sequence[str] = ()) -> Table:
     """Read a table; a byte order mark, spaces around cells, empty lines and empty cells at the end are dropped.
 
+    Args:
+        path: of the table.
+        columns: keep no others, which saves the memory of those; all if empty.
     Raises:
-        UserError: if the file is missing, of another kind, not UTF-8, or has a row of more or fewer cells than columns.
+        UserError: if the file is missing, of another kind, not UTF-8, lacks one of the columns, or has a row of more or
+            fewer cells than columns.
     """
     name = path.name.removesuffix(".gz")
     suffix = Path(name).suffix.lower()
     if suffix == ".parquet":
-        return _read_parquet(path)
+        return _only(_read_parquet(path), columns)
     if suffix not in (".csv", ".tsv"):
         raise UserError(f"cannot read table {path}: expected .csv, .tsv or .parquet")
-    return _read_csv(path, name, "," if suffix == ".csv" else "\t")
+    return _read_csv(path, name, "," if suffix == ".csv" else "\t", columns)
 
 
 def label_value(written: str, where: str, column: str) -> float:
@@ -102,11 +117,12 @@ def number(written: str, where: str, column: str) -> float:
     return value
 
 
-def _read_csv(path: Path, name: str, separator: str) -> Table:
+def _read_csv(path: Path, name: str, separator: str, columns: Sequence[str]) -> Table:
     """The standard library's reader knows the line of every row, and takes "None" for a word."""
     csv.field_size_limit(1 << 27)  # characters of one cell; the default refuses long reports and masks
     table = Table(name, [], [], [])
     start = 1
+    places: list[int] = []  # of the columns that are kept
     try:
         with _open(path) as file:
             reader = csv.reader(file, delimiter=separator, strict=True)
@@ -116,11 +132,12 @@ def _read_csv(path: Path, name: str, separator: str) -> Table:
                     cells.pop()  # empty cells at the end, as spreadsheets write them
                 if not table.columns:
                     table.columns = cells
+                    places = table.places(columns) if columns else list(range(len(cells)))
                 elif any(cells):
                     if len(cells) != len(table.columns):
                         expected = f"expected {len(table.columns)} cells as in the header, got {len(cells)}"
                         raise UserError(f"row {start} of {name}: {expected}")
-                    table.rows.append(cells)
+                    table.rows.append([cells[place] for place in places])
                     table.numbers.append(start)
                 start = reader.line_num + 1
     except FileNotFoundError as err:
@@ -129,7 +146,17 @@ def _read_csv(path: Path, name: str, separator: str) -> Table:
         raise UserError(f"cannot read table {path}: {err}; save it as UTF-8") from err
     except (OSError, EOFError, zlib.error, csv.Error) as err:
         raise UserError(f"cannot read table {path}: row {start}: {err}") from err
+    table.columns = [table.columns[place] for place in places]
     return table
+
+
+def _only(table: Table, columns: Sequence[str]) -> Table:
+    """A table without its other columns; itself where none are named."""
+    if not columns:
+        return table
+    places = table.places(columns)
+    rows = [[cells[place] for place in places] for cells in table.rows]
+    return Table(table.name, list(columns), rows, table.numbers)
 
 
 def _open(path: Path) -> IO[str]:
