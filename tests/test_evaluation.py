@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lingula.data.prepared import PreparedCorpus
 from lingula.evaluation import (
@@ -51,6 +52,8 @@ def test_cells():
     for fraction in (0.0, 1.1, -1.0):
         with pytest.raises(UserError, match="lie in"):
             cells_of([fraction], [0])
+    with pytest.raises(UserError, match=r"named twice: 0\.1, 0\.1"):
+        cells_of([0.1, 0.1], [0])
 
 
 def test_a_split_without_labelled_studies_is_named(tiny_corpus):
@@ -87,10 +90,14 @@ def test_a_summary_holds_the_luck_of_test_and_seed():
     assert one.sd is None
     assert (one.low, one.high) == pytest.approx((0.405, 0.595))
     assert str(one) == "0.500 (0.405-0.595)"
-    two = summarise([measured(0.2, [0.2] * 400), measured(0.8, [0.8] * 400)], "dice")
-    assert two.mean == pytest.approx(0.5)
-    assert two.sd == pytest.approx(np.std([0.2, 0.8], ddof=1))
-    assert (two.low, two.high) == pytest.approx((0.2, 0.8))
+    values = [0.50, 0.53, 0.58, 0.59]  # seeds alone: the interval of a t-test
+    four = summarise([measured(value, [value] * 20_000) for value in values], "dice")
+    assert four.mean == pytest.approx(0.55)
+    assert four.sd == pytest.approx(np.std(values, ddof=1))
+    expected = stats.t(3, 0.55, four.sd / 2).interval(0.95)
+    assert (four.low, four.high) == pytest.approx(expected, abs=0.005)
+    both = summarise([measured(v, v + 0.05 * np.random.default_rng(0).normal(size=20_000)) for v in values], "dice")
+    assert both.high - both.low > four.high - four.low > 3 * four.sd
     nothing = summarise([Measured({"dice": 0.3})], "dice")
     assert str(nothing) == "0.300"
 
@@ -123,6 +130,26 @@ def test_the_p_of_a_comparison_is_that_of_chance_where_there_is_no_difference():
         replicates = weights @ x / 60
         below += compare([measured(x.mean(), replicates)], [measured(0.0, np.zeros(400))], "dice").p < 0.05
     assert 2 <= below <= 22
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_luck_of_three_seeds_is_not_taken_for_a_difference(paired):
+    """Two equal encoders on a large test: 5 % of the comparisons are below .05, and as many intervals miss 0."""
+    rng = np.random.default_rng(2)
+    below = missed = 0
+    for _ in range(300):
+        test = rng.normal(0, 0.002, 400)
+        values = 0.7 + rng.normal(0, 0.02, (2, 3))
+        a, b = (
+            [measured(v, v + test, Cell(0.01, seed + 3 * (who and not paired))) for seed, v in enumerate(values[who])]
+            for who in range(2)
+        )
+        found = compare(a, b, "dice")
+        below += found.p < 0.05
+        missed += not found.low <= 0 <= found.high
+    assert below <= 30
+    assert missed <= 30
+    assert below >= 2
 
 
 def test_a_row_says_where_it_belongs():

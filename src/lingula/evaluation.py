@@ -110,11 +110,13 @@ def cells_of(fractions: Sequence[float], seeds: Sequence[int]) -> list[Cell]:
     """Every fraction with every seed, in the order of the fractions.
 
     Raises:
-        UserError: for a fraction outside (0, 1].
+        UserError: for a fraction outside (0, 1], or one that is named twice.
     """
     for fraction in fractions:
         if not 0 < fraction <= 1:
             raise UserError(f"fractions of the labels lie in (0, 1], got {fraction}")
+    if len(set(fractions)) < len(fractions):
+        raise UserError(f"a fraction of the labels is named twice: {', '.join(map(str, fractions))}")
     return [Cell(fraction, seed) for fraction in fractions for seed in seeds]
 
 
@@ -248,20 +250,19 @@ class Summary(NamedTuple):
 def summarise(cells: Sequence[Measured], metric: str) -> Summary:
     """Mean, standard deviation and 95 % interval over the cells of one encoder and fraction.
 
-    The interval is a bootstrap over the test patients and over the cells: it holds the luck of both, not that of
-    pre-training.
+    The interval holds the luck of the test patients, by bootstrap, and that of the cells, by Student's t, but not that
+    of pre-training. Of few cells little is known: with three it is wide, and may leave the range of the metric.
     """
     values = [cell.numbers[metric] for cell in cells]
     sd = float(np.std(values, ddof=1)) if len(cells) > 1 else None
     low = high = float("nan")
     if all(metric in cell.replicates for cell in cells):
-        pooled = _pooled(np.stack([cell.replicates[metric] for cell in cells]))
-        low, high = interval(pooled)
+        low, high = interval(_pooled(np.array(values), np.stack([cell.replicates[metric] for cell in cells])))
     return Summary(float(np.mean(values)), sd, low, high, len(cells))
 
 
 class Difference(NamedTuple):
-    """``a - b`` with its 95 % interval, and the two-sided p of a bootstrap test that there is none."""
+    """``a - b`` with its 95 % interval, and the two-sided p of a test that there is none."""
 
     mean: float
     low: float
@@ -270,11 +271,11 @@ class Difference(NamedTuple):
 
 
 def compare(a: Sequence[Measured], b: Sequence[Measured], metric: str) -> Difference:
-    """The paired bootstrap of two encoders that were measured on the same test patients.
+    """The paired test of two encoders that were measured on the same test patients.
 
-    In every draw both see the same patients, and, where they have the same seeds, cells of the same seeds, which had
-    the same subsets of labels. ``p`` is twice the share of draws on the smaller side of zero, with one draw added to
-    each (so never 0).
+    In every draw of the bootstrap both see the same patients; where they have the same seeds, and so the same subsets
+    of labels, the differences within seeds count. The luck of the seeds is added as in :func:`summarise`. ``p`` is
+    twice the share of draws on the smaller side of zero, with one draw added to each (so never 0).
 
     Raises:
         ValueError: if they were not measured on the same test studies.
@@ -283,18 +284,27 @@ def compare(a: Sequence[Measured], b: Sequence[Measured], metric: str) -> Differ
     if len(tests) != 1:
         raise ValueError(f"two encoders compare on the same test studies only, these have {len(tests)} sets of them")
     of_a, of_b = (np.stack([cell.replicates[metric] for cell in cells]) for cells in (a, b))
-    paired = [cell.cell for cell in a] == [cell.cell for cell in b]
-    draws = _pooled(of_a - of_b) if paired else _pooled(of_a, 1) - _pooled(of_b, 2)
+    values_a, values_b = (np.array([cell.numbers[metric] for cell in cells]) for cells in (a, b))
+    if [cell.cell for cell in a] == [cell.cell for cell in b]:
+        draws = _pooled(values_a - values_b, of_a - of_b)
+    else:
+        draws = _pooled(values_a, of_a, 1) - _pooled(values_b, of_b, 2)
     draws = draws[np.isfinite(draws)]
-    mean = float(np.mean([c.numbers[metric] for c in a]) - np.mean([c.numbers[metric] for c in b]))
+    mean = float(values_a.mean() - values_b.mean())
     if not len(draws):
         return Difference(mean, float("nan"), float("nan"), float("nan"))
     smaller = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     return Difference(mean, *interval(draws), min(1.0, 2 * (smaller + 1) / (len(draws) + 1)))
 
 
-def _pooled(replicates: np.ndarray, seed: int = 1) -> np.ndarray:
-    """``(cells, draws)`` to ``(draws,)``: in each draw the mean over as many cells, drawn with replacement."""
-    picked = np.random.default_rng(seed).integers(len(replicates), size=replicates.shape)
-    pooled: np.ndarray = np.take_along_axis(replicates, picked, axis=0).mean(0)
+def _pooled(values: np.ndarray, replicates: np.ndarray, seed: int = 1) -> np.ndarray:
+    """``(cells,)`` and ``(cells, draws)`` to ``(draws,)``: the mean over the cells, and its luck.
+
+    To draw the cells with replacement would be wrong: three of one sign happen by chance one time in four, and all
+    their draws are of that sign. The mean of n cells is off by s / sqrt(n) times a Student's t of n - 1 degrees.
+    """
+    pooled: np.ndarray = replicates.mean(0)
+    if len(values) > 1:
+        luck = np.random.default_rng(seed).standard_t(len(values) - 1, size=pooled.shape)
+        pooled = pooled + luck * values.std(ddof=1) / np.sqrt(len(values))
     return pooled
