@@ -46,3 +46,17 @@ def test_known_studies_have_a_label_of_theirs(corpus):
     values[2, 0] = np.nan
     corpus.labels = lambda names: values.copy()
     assert set(range(len(corpus))) - set(Labels.of(corpus, ["effusion", "nodule"]).known) == {1, 5}
+
+
+def test_a_film_of_no_class_or_of_two_is_of_unknown_class(corpus):
+    values = corpus.labels(["effusion", "nodule"]) * 0
+    values[:, 0] = 1
+    values[0] = [0, 0]
+    values[1] = [0, np.nan]
+    values[2] = [1, 1]
+    values[3] = [-1, 0]
+    values[4] = [np.nan, 1]
+    corpus.labels = lambda names: values.copy()
+    assert len(Labels.of(corpus, ["effusion", "nodule"]).known) == len(corpus)  # as labels of their own all count
+    corpus.label_groups = {"kind": ["effusion", "nodule"]}
+    assert set(range(len(corpus))) - set(Labels.of(corpus, ["kind"]).known) == {0, 1, 2, 3}

@@ -57,8 +57,10 @@ class Labels:
 
     @property
     def known(self) -> np.ndarray:
-        """Positions of the studies with any label: a film of unknown class is of no class, least of all the first."""
-        return np.flatnonzero((~np.isnan(self.targets)).any(1))
+        """Positions of the studies with any label; of exclusive ones with just one present, for a film of unknown class
+        is of no class, least of all the first."""
+        known = (self.targets == 1).sum(1) == 1 if self.exclusive else (~np.isnan(self.targets)).any(1)
+        return np.flatnonzero(known)
 
     def check_test(self, corpus: PreparedCorpus, rows: np.ndarray) -> None:
         """

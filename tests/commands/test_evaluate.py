@@ -83,6 +83,7 @@ def test_another_preparation_in_the_training_folder_is_not_measured_unasked(smal
     [
         ({"bootstrap": 0}, "bootstrap must be at least 1"),
         ({"seeds": [-1]}, "seeds must not be negative"),
+        ({"seeds": [3, 3]}, "a seed is named twice"),
         ({"device": "gpuu"}, "no device 'gpuu'"),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lingula.metrics.auroc import auroc, macro_auroc
+from lingula.metrics.auroc import BLOCK, auroc, macro_auroc
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -32,3 +32,19 @@ def test_macro_leaves_out_classes_that_cannot_be_scored_and_unknown_labels():
     assert macro_auroc(labels, scores)[0] == 1.0  # classes 1 and 3 are perfect; class 2 has no positive: not a 0
     first = roc_auc_score(labels[:, 0], -scores[:, 0])
     assert macro_auroc(labels, scores * [-1, 1, 1])[0] == pytest.approx((first + 1.0) / 2)
+
+
+def test_many_draws_are_the_same_as_one_at_a_time():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, 60), np.round(rng.normal(size=60), 1)
+    weights = rng.multinomial(60, np.full(60, 1 / 60), size=2 * BLOCK + 7).astype(float)
+    expected = [roc_auc_score(labels, scores, sample_weight=w) for w in weights]
+    np.testing.assert_allclose(auroc(labels, scores, weights), expected, atol=1e-12)
+    assert auroc(labels, scores, weights[:0]).shape == (0,)
+
+
+def test_scores_that_are_no_numbers_have_no_auroc():
+    labels = np.array([[0.0, 1], [1, 0], [1, 1]])
+    scores = np.array([[0.1, 0.3], [np.nan, 0.2], [np.nan, 0.1]])
+    assert np.isnan(auroc(labels[:, 0], scores[:, 0], np.ones((4, 3)))).all()
+    assert np.isnan(macro_auroc(labels, scores, np.ones((4, 3)))).all()

@@ -52,3 +52,14 @@ def test_precision_is_the_average_over_random_tie_breaking():
         np.testing.assert_allclose(precision_at(similarity, relevant, k), expected / 4000, atol=0.03)
     np.testing.assert_allclose(precision_at(np.zeros((6, 20)), relevant, 3), relevant.mean(1))
     assert (precision_at(relevant.astype(float), relevant, 1) == 1).all()
+
+
+def test_an_encoder_that_gives_no_numbers_is_not_perfect():
+    similarity = np.eye(4)
+    similarity[1, 2] = np.nan
+    unknown = [False, True, False, False]
+    relevant = np.eye(4, dtype=bool)
+    for values in (recall_at(similarity, 1), ranks(similarity), precision_at(similarity, relevant, 1)):
+        assert np.isnan(values).tolist() == unknown
+        assert (values[[0, 2, 3]] == 1).all()
+    assert np.isnan(weighted_median(ranks(similarity), np.ones((3, 4)))).all()

@@ -181,6 +181,7 @@ def test_films_of_unknown_class_are_left_out_and_not_the_first_class(corpus):
     before = Labelled.of(corpus, names, "corpus")
     hidden = before.rows["train"][::2]
     values = corpus.labels(names).copy()
+    values[:, 1] = 1 - values[:, 0]
     values[hidden] = np.nan
     masked = copy.copy(corpus)
     masked.labels = lambda names: values.copy()
@@ -208,3 +209,17 @@ def test_a_test_split_without_two_sides_cannot_be_scored(corpus):
     scores = _logistic_head(x, np.arange(len(x["train"])), Labelled.of(half, ["effusion", "nodule"], "corpus"))
     auroc = roc_auc_score(one[corpus.rows("test"), 0], scores[:, 0])
     assert found.numbers["auroc"] == pytest.approx(auroc)
+
+
+def test_labels_that_a_small_subset_does_not_show_take_the_side_that_it_shows(corpus):
+    names = ["effusion", "nodule"]
+    x = oracle_features(corpus, names, noise=0.5)
+    data = Labelled.of(corpus, names, "corpus")
+    train = data.targets[data.rows["train"]]
+    (with_nodule,) = (np.flatnonzero(train[:, 1] == 1)[:6],)
+    scores = _logistic_head(x, with_nodule, data)
+    assert (scores[:, 1] > 0).all()
+    assert len(set(scores[:, 1])) == 1
+    data.labels.exclusive = True
+    only = np.flatnonzero((train == [0, 1]).all(1))[:6]
+    assert (_logistic_head(x, only, data).argmax(1) == 1).all()

@@ -15,7 +15,7 @@ OPTIONS = {  # what a task needs besides its defaults, on the tiny synthetic cor
     "classification": {"labels": ["effusion"], "fractions": [1.0], "protocol": "logistic"},
     "detection": {"targets": ["cardiomegaly"], **QUICK},
     "segmentation": {"target": "cardiomegaly", **QUICK},
-    "class-retrieval": {"labels": ["effusion", "cardiomegaly"], "per_class": 2},
+    "class-retrieval": {"labels": ["effusion", "central_line"], "per_class": 2},
     "zero-shot": {"labels": ["effusion", "cardiomegaly"]},
     "report-generation": {"protocol": "small", **QUICK},
 }
@@ -42,8 +42,9 @@ def test_it_measures_two_encoders_and_the_same_seeds_give_the_same_numbers(name,
     task = TASKS[name](**OPTIONS.get(name, {}))
     found = evaluate(task, tiny_run, seeds=[0], bootstrap=20)
     assert {encoder for encoder, _ in found} == {"cm-cgns", "random"}
-    for cells in found.values():
+    for (encoder, _), cells in found.items():
         for measured in cells:
+            assert measured.notes["encoder"] == encoder
             headline = next(iter(task.higher_is_better))
             assert not np.isinf(list(measured.numbers.values())).any()
             assert headline in measured.numbers

@@ -127,3 +127,13 @@ def test_pixels_and_maps():
 def test_a_template_needs_a_place_for_the_name():
     with pytest.raises(UserError, match=r"needs \{\} for the name"):
         Grounding(template="opacity")
+
+
+def test_equally_high_cells_count_in_part(loader):
+    corner = np.array([[0.0, 0, 8, 8]])
+    row = int(loader.rows[0])
+    flat = score([Look(row, "effusion", np.full(GRID, 1 / 64), corner, SIZE)], loader.corpus, 5).numbers
+    assert flat["pointing"] == flat["chance"] == 1 / 64  # not 1 for a box in the corner where argmax begins
+    two = np.zeros(GRID)
+    two[0, 0] = two[5, 5] = 0.5
+    assert score([Look(row, "effusion", two, corner, SIZE)], loader.corpus, 5).numbers["pointing"] == 0.5

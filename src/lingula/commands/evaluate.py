@@ -51,6 +51,8 @@ def evaluate(
         raise UserError(f"bootstrap must be at least 1, got {bootstrap}")
     if min(drawn) < 0:
         raise UserError(f"seeds must not be negative, got {drawn}")
+    if len(set(drawn)) < len(drawn):
+        raise UserError(f"a seed is named twice, which is no second measurement: {drawn}")
     model = load(run, device_of(device))
     prepared = open_corpus(model.made, corpus)
     found = measure(task, model, prepared, drawn, bootstrap, baseline)
@@ -84,7 +86,7 @@ def measure(
 
     def note(encoder: Model, cells: list[Any], **more: Any) -> None:
         for measured in task.measure(encoder, corpus, cells, draws):
-            measured.notes = {"encoder": encoder.name, "checkpoint": encoder.checkpoint, **more, **measured.notes}
+            measured.notes = {**more, **measured.notes, "encoder": encoder.name, "checkpoint": encoder.checkpoint}
             fraction = measured.cell.fraction if measured.cell else None
             found.setdefault((encoder.name, fraction), []).append(measured)
 
@@ -132,17 +134,24 @@ def open_corpus(made: dict[str, Any], corpus: Path | None) -> PreparedCorpus:
 
     trained_on = made["corpus"]
     prepared = PreparedCorpus.open(corpus or Path(trained_on["folder"]))
+    same_name = prepared.name == trained_on["name"]
+    if corpus is None and same_name and prepared.fingerprint != trained_on["fingerprint"]:
+        raise UserError(
+            f"{prepared.folder} holds another preparation of {prepared.name} than the run was trained on "
+            f"({prepared.fingerprint[:12]}, not {trained_on['fingerprint'][:12]}); name a corpus with --corpus"
+        )
+    warn_of_another_preparation(made, prepared)
+    return prepared
+
+
+def warn_of_another_preparation(made: dict[str, Any], prepared: PreparedCorpus) -> None:
+    """Say so where the corpus of a run was prepared anew: its test films may be among those trained on."""
+    trained_on = made["corpus"]
     if prepared.name == trained_on["name"] and prepared.fingerprint != trained_on["fingerprint"]:
-        if corpus is None:
-            raise UserError(
-                f"{prepared.folder} holds another preparation of {prepared.name} than the run was trained on "
-                f"({prepared.fingerprint[:12]}, not {trained_on['fingerprint'][:12]}); name a corpus with --corpus"
-            )
         print(
             f"note: {prepared.folder} is another preparation of {prepared.name} than the run was trained on; "
             "its test films may have been trained on"
         )
-    return prepared
 
 
 def device_of(name: str) -> str:

@@ -14,9 +14,11 @@ def accuracy(targets: np.ndarray, scores: np.ndarray, exclusive: bool, weights: 
         exclusive: whether the labels are classes of one group.
         weights: ``(draws, n)`` how often each film counts; once by default.
     Returns:
-        ``(draws,)``; NaN where a draw has no known label.
+        ``(draws,)``; NaN where a draw has no known label, or a score is NaN.
     """
     weights = np.ones((1, len(targets))) if weights is None else weights
+    if np.isnan(scores).any():
+        return np.full(len(weights), np.nan)
     known = ~np.isnan(targets)
     right = (scores > 0) == (targets == 1)
     if exclusive:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+BLOCK = 50  # draws at a time
+
 
 def auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """AUROC for many weightings of the same samples at once: a bootstrap is one call.
@@ -15,19 +17,25 @@ def auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = N
         scores: ``(n,)`` any scale.
         weights: ``(draws, n)`` how often each sample counts; once by default.
     Returns:
-        ``(draws,)`` in [0, 1]; NaN where a draw has no positive or no negative.
+        ``(draws,)`` in [0, 1]; NaN where a draw has no positive or no negative, or a score is NaN.
     """
     weights = np.ones((1, len(labels))) if weights is None else np.asarray(weights, dtype=np.float64)
+    if np.isnan(scores).any():
+        return np.full(len(weights), np.nan)
     _, rank = np.unique(scores, return_inverse=True)
     positive = np.asarray(labels) == 1
     order = np.argsort(rank, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(rank[order]) > 0])  # of each group of equal scores
-    of_positives = np.add.reduceat(np.where(positive, weights, 0.0)[:, order], starts, axis=1)
-    of_negatives = np.add.reduceat(np.where(positive, 0.0, weights)[:, order], starts, axis=1)
-    below = np.cumsum(of_negatives, axis=1) - 0.5 * of_negatives
-    pairs = of_positives.sum(1) * of_negatives.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(pairs > 0, (of_positives * below).sum(1) / pairs, np.nan)
+    areas = [np.empty(0)]
+    for first in range(0, len(weights), BLOCK):  # all draws of thirty thousand films at once would take gigabytes
+        block = weights[first : first + BLOCK]
+        of_positives = np.add.reduceat(np.where(positive, block, 0.0)[:, order], starts, axis=1)
+        of_negatives = np.add.reduceat(np.where(positive, 0.0, block)[:, order], starts, axis=1)
+        below = np.cumsum(of_negatives, axis=1) - 0.5 * of_negatives
+        pairs = of_positives.sum(1) * of_negatives.sum(1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            areas.append(np.where(pairs > 0, (of_positives * below).sum(1) / pairs, np.nan))
+    return np.concatenate(areas)
 
 
 def macro_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -39,12 +47,14 @@ def macro_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | No
         weights: ``(draws, n)``, as in :func:`auroc`.
     Returns:
         ``(draws,)``. A class with no positives or no negatives is left out of the mean, never counted as 0; a draw in
-        which none can be scored is NaN.
+        which none can be scored is NaN, and so is all where a score is.
     """
+    if np.isnan(scores).any():
+        return np.full(1 if weights is None else len(weights), np.nan)
     per_class = []
     for column in range(labels.shape[1]):
         known = ~np.isnan(labels[:, column])
-        known_weights = None if weights is None else weights[:, known]
+        known_weights = weights if weights is None or known.all() else weights[:, known]
         per_class.append(auroc(labels[known, column], scores[known, column], known_weights))
     stacked = np.stack(per_class)
     counted = ~np.isnan(stacked)

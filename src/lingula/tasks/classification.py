@@ -314,8 +314,9 @@ def _logistic_head(features: dict[str, np.ndarray], subset: np.ndarray, data: La
     def fit(strength: float) -> tuple[np.ndarray, np.ndarray]:
         if data.exclusive:
             classes = np.nan_to_num(targets).argmax(1)
-            if len(np.unique(classes)) < 2:  # the subset shows one class only: nothing to learn
-                return np.zeros((len(x_val), targets.shape[1])), np.zeros((len(x_test), targets.shape[1]))
+            if len(np.unique(classes)) < 2:  # the subset shows one class only: everything is of that
+                only = np.eye(targets.shape[1])[classes[0]]
+                return np.tile(only, (len(x_val), 1)), np.tile(only, (len(x_test), 1))
             model = LogisticRegression(C=strength, solver="lbfgs", max_iter=1000).fit(x, classes)
             val_scores = np.full((len(x_val), targets.shape[1]), -np.inf)
             test_scores = np.full((len(x_test), targets.shape[1]), -np.inf)
@@ -326,8 +327,9 @@ def _logistic_head(features: dict[str, np.ndarray], subset: np.ndarray, data: La
         for column in range(targets.shape[1]):
             known = ~np.isnan(targets[:, column])
             y = targets[known, column]
-            if len(np.unique(y)) < 2:  # the subset shows one side only: nothing to learn
-                columns.append((np.zeros(len(x_val)), np.zeros(len(x_test))))
+            if len(np.unique(y)) < 2:  # the subset shows one side only: everything is on that
+                side = 2.0 * y[0] - 1 if len(y) else 0.0
+                columns.append((np.full(len(x_val), side), np.full(len(x_test), side)))
                 continue
             model = LogisticRegression(C=strength, solver=solver, max_iter=1000).fit(x[known], y)
             columns.append((model.decision_function(x_val), model.decision_function(x_test)))

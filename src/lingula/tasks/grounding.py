@@ -30,11 +30,12 @@ METRICS = ("pointing", "cnr", "miou")
 class Grounding:
     """Where sentences look, against boxes: the pointing game, contrast-to-noise and mIoU of their attention.
 
-    ``pointing``: the share of phrases whose highest cell touches a box; ``chance``: the mean share of cells that do.
-    ``cnr``: contrast-to-noise of the map inside and outside the boxes, above 0 where it is higher inside (the field
-    prints its size alone, which a map that points away has too: ``cnr_size``). ``miou``: mean IoU of map and boxes over
-    the thresholds .1 to .5, the map stretched to [0, 1]. Maps are bilinear on the encoder's pixels. Each also as
-    ``<metric>/<name>`` for every finding, and ``phrases``, how many there were.
+    ``pointing``: the share of phrases whose highest cell touches a box, of equally high ones the share of them;
+    ``chance``: the mean share of cells that do. ``cnr``: contrast-to-noise of the map inside and outside the boxes,
+    above 0 where it is higher inside (the field prints its size alone, which a map that points away has too:
+    ``cnr_size``). ``miou``: mean IoU of map and boxes over the thresholds .1 to .5, the map stretched to [0, 1]. Maps
+    are bilinear on the encoder's pixels. Each also as ``<metric>/<name>`` for every finding, and ``phrases``, how many
+    there were.
 
     Args:
         phrases: `sentences` of the reports whose box is known, or `names`: those of the film's boxes in a template, for
@@ -198,7 +199,8 @@ def score(looks: Sequence[Look], corpus: PreparedCorpus, draws: int) -> Measured
         contrast = contrast_to_noise(drawn, inside)
         rows.append(look.row)
         names.append(look.name)
-        values["pointing"].append(float(cells[int(look.map.argmax())]))
+        highest = look.map.ravel() == look.map.max()
+        values["pointing"].append(float(cells[highest].mean()) if highest.any() else float("nan"))  # NaN: a map of NaN
         values["chance"].append(float(cells.mean()))
         values["cnr"].append(contrast)
         values["cnr_size"].append(abs(contrast))

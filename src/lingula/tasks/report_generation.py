@@ -135,6 +135,7 @@ class ReportGeneration:
 
     def __post_init__(self) -> None:
         self._tuning()
+        cells_of(self.fractions, ())
         if self.beams < 1:
             raise UserError(f"beams must be 1 or more, got {self.beams}")
         if self.max_tokens is not None and self.max_tokens < 3:
