@@ -1,18 +1,23 @@
 """``lingula benchmark``: the same table however often it was interrupted, and tables that say what they show."""
 
+import copy
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from lingula.api import load
 from lingula.cli import main
 from lingula.commands import _tables
-from lingula.commands.benchmark import Entry, Method, Plan, Store, benchmark, read_plan
+from lingula.commands.benchmark import Entry, Method, Plan, Store, Weights, benchmark, make_task, read_plan
 from lingula.data.prepared import PreparedCorpus
 from lingula.evaluation import Cell, Measured, summarise
 from lingula.registry import UserError
 from lingula.tasks.classification import Classification
+from lingula.tasks.retrieval import Retrieval
 
 
 def plan_of(run, corpus, **changes):
@@ -106,31 +111,99 @@ def test_the_tables_say_what_was_measured(write, capsys):
     assert (file.with_suffix("") / "tables.md").read_text() == text
 
 
-def test_other_settings_are_other_cells(write, tiny_run, tiny_corpus):
-    model = type("Fake", (), {"checkpoint": "a" * 64, "is_trained": True, "made": {}})()
+def untrained(base, checkpoint="random-0", trained=False):
+    return Weights("random", checkpoint, trained, base, (0,), lambda corpus: base)
+
+
+def test_other_settings_are_other_cells(tiny_run, tiny_corpus, tmp_path):
     corpus = PreparedCorpus.open(tiny_corpus)
 
     def path(checkpoint="a" * 64, labels=("effusion",), cell=Cell(0.5, 0), draws=10, fractions=(0.5,)):
-        model.checkpoint = checkpoint
         task = Classification(list(labels), fractions=list(fractions))
-        return Store(Path("cells"), "m", model, task, corpus, draws).path(cell).name
+        return Store(Path("cells"), "m", untrained(None, checkpoint, True), task, corpus, draws).path(cell).name
 
     base = path()
     others = [path("b" * 64), path(labels=["nodule"]), path(cell=Cell(1.0, 0)), path(cell=Cell(0.5, 1)), path(draws=20)]
     assert len({base, *others}) == 6
     assert path(fractions=[0.5, 1.0]) == base  # another list of fractions measures the same cell
+    prompts = tmp_path / "prompts.yaml"
+
+    def path_of_prompts(text):
+        prompts.write_text(text)
+        task = make_task(Entry("zero-shot", tiny_corpus, {"labels": ["nodule"], "prompts": str(prompts)}))
+        return Store(Path("cells"), "m", untrained(None, "a" * 64, True), task, corpus, 10).path(Cell())
+
+    assert path_of_prompts("nodule: [a nodule]") != path_of_prompts("nodule: [one nodule]")  # the same file's name
+
+
+def test_random_text_encoders_of_other_words_are_others_where_text_is_read(tiny_run, tiny_corpus):
+    corpus, model = PreparedCorpus.open(tiny_corpus), load(tiny_run)
+    other = copy.copy(model)
+    other.tokenizer = copy.deepcopy(model.tokenizer)
+    other.tokenizer.add_tokens(["a-word-of-its-own"])
+
+    def path(base, task):
+        return Store(Path("cells"), "m", untrained(base), task, corpus, 10).path(Cell())
+
+    assert path(model, Retrieval()) == path(load(tiny_run), Retrieval())
+    assert path(model, Retrieval()) != path(other, Retrieval())
+    assert path(model, Classification(["nodule"])) == path(other, Classification(["nodule"]))
+
+
+def test_nothing_is_built_again_for_cells_that_are_there(write, monkeypatch):
+    file = write()
+    benchmark(file)
+    rows = (file.with_suffix("") / "results.jsonl").read_text()
+    assert rows.count("\n") == CELLS
+    assert all(name in rows for name in ("test_sha256", "checkpoint", "subset_sha256", "command", '"protocol"'))
+    monkeypatch.setattr("lingula.api.fresh", lambda *_: pytest.fail("built random encoders for nothing"))
+    benchmark(file)
+    assert (file.with_suffix("") / "results.jsonl").read_text() == rows
+
+
+def test_a_cell_that_was_cut_off_is_measured_again(write, capsys):
+    file = write()
+    benchmark(file)
+    expected = (file.with_suffix("") / "tables.md").read_text()
+    cells = sorted((file.with_suffix("") / "cells").glob("*.json"))
+    cells[0].write_text(cells[0].read_text()[:40])
+    cells[1].with_suffix(".npz").write_bytes(b"")
+    cells[2].with_suffix(".npz").write_bytes(cells[3].with_suffix(".npz").read_bytes()[:100])
+    capsys.readouterr()
+    benchmark(file)
+    assert capsys.readouterr().out.count(" on synthetic") == 3
+    assert (file.with_suffix("") / "tables.md").read_text() == expected
+    assert not [path for path in file.with_suffix("").rglob("*") if "partial" in path.name]
+
+
+def test_another_preparation_of_the_corpus_trained_on_is_told_of(write, tiny_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    made = json.loads((run / "run.json").read_text())
+    made["corpus"]["fingerprint"] = "0" * 64
+    (run / "run.json").write_text(json.dumps(made))
+    file = write(methods={"CM-CGNS": {"run": str(run)}}, seeds=[0])
+    benchmark(file)
+    assert "may have been trained on" in capsys.readouterr().out
 
 
 def test_a_method_is_trained_where_it_is_to_be_and_not_again(write, tiny_corpus, tmp_path):
     settings = {"corpus": str(tiny_corpus), "method": "cm-cgns", "recipe": "scratch", "image_size": 48, "batch_size": 8}
     settings |= {"options": {"dim": 32, "decoder_widths": [8, 8]}, "epochs": [0.4, 0.0], "quiet": True}
     task = {"task": "retrieval", "corpus": str(tiny_corpus), "options": {"pool": 8}}
-    file = write("training", methods={"Ours": {"pretrain": settings}}, tasks=[task], seeds=[0])
+    methods = {"Random": {"init": "random", "like": "Ours"}, "Ours": {"pretrain": settings}}  # like one yet to come
+    file = write("training", methods={**methods, "Later": {"pretrain": settings}}, tasks=[task], seeds=[0])
+    with pytest.raises(UserError, match="holds no cell"):
+        benchmark(file, tables_only=True)
+    file = write("training", methods=methods, tasks=[task], seeds=[0])
     benchmark(file)
     run = tmp_path / "training" / "runs" / "ours"
     made = (run / "run.json").read_text()
     benchmark(file)
     assert (run / "run.json").read_text() == made
+    file = write("training", methods={**methods, "Later": {"pretrain": settings}}, tasks=[task], seeds=[0])
+    (table,) = benchmark(file, tables_only=True)  # the later one has no run yet, and no number
+    assert [len(cells) for cells in table.columns[0].cells.values()] == [1, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +214,9 @@ def test_a_method_is_trained_where_it_is_to_be_and_not_again(write, tiny_corpus,
         ({"tasks": [{"task": "retrieval"}]}, "task 1 names no corpus"),
         ({"seeds": "all"}, "seeds must be a list of whole numbers from 0"),
         ({"seeds": [-1]}, "seeds must be a list of whole numbers from 0"),
+        ({"seeds": [True]}, "seeds must be a list of whole numbers from 0"),
+        ({"seeds": [1, 1]}, "a seed is named twice"),
+        ({"methods": {"A b": {"pretrain": {}}, "a-B": {"pretrain": {}}}}, "'A b' and 'a-B' would be trained in one"),
         ({"bootstrap": 0}, "bootstrap must be a whole number from 1"),
         ({"methods": {"A": {}}}, "method 'A' needs one of run, pretrain and init, got none"),
         ({"methods": {"A": {"run": "x", "init": "random"}}}, "needs one of run, pretrain and init, got run and init"),
@@ -149,6 +225,12 @@ def test_a_method_is_trained_where_it_is_to_be_and_not_again(write, tiny_corpus,
         ({"methods": {"A": {"run": "x", "like": "A"}}}, "like goes with init"),
         ({"methods": {"A": {"pretrain": {"out": "x"}}}}, "leave out out"),
         ({"methods": {"A": {"rnu": "x"}}}, "method 'A': unknown key 'rnu'; did you mean 'run'"),
+        ({"methods": ["A"]}, r"methods must be a table, got \['A'\]"),
+        ({"tasks": {"task": "retrieval"}}, "tasks must be a list"),
+        ({"tasks": [{"task": "retrieval", "corpus": 3}]}, "task 1: corpus must be a word, got 3"),
+        ({"tasks": [{"task": "retrieval", "corpus": "c", "options": [1]}]}, "task 1: options must be a table"),
+        ({"methods": {"A": {"pretrain": "x"}}}, "method 'A': pretrain must be a table, got 'x'"),
+        ({"methods": {"A": {"init": "random", "like": ["A"]}}}, "like must be a word"),
         ({"methods": {"A": "x"}}, "method 'A' must be a table of options, got str"),
     ],
 )
@@ -168,6 +250,9 @@ def test_bad_files_tasks_and_corpora(write, tmp_path, tiny_corpus):
         ({"task": "retrieval", "options": {"pol": 3}}, "no option 'pol'; did you mean 'pool'"),
         ({"task": "retrieval", "metric": "recal_at_5"}, "no metric 'recal_at_5'; did you mean 'recall_at_5'"),
         ({"task": "segmentation"}, "task 'segmentation': .*target"),
+        ({"task": "classification", "options": {"encoder": "fine-tuned"}}, "encoder.*'finetuned'.*fine-tuned"),
+        ({"task": "classification", "options": {"labels": "effusion"}}, "labels.*list.*effusion"),
+        ({"task": "classification", "options": {"fractions": [1, 1.0]}}, "named twice"),
     ):
         with pytest.raises(UserError, match=message):
             benchmark(write("bad", tasks=[{"corpus": str(tiny_corpus), **task}]))
@@ -216,10 +301,15 @@ def test_a_number_that_is_not_defined_is_a_dash_and_never_the_best():
 
 def test_the_papers_numbers_stand_beside_ours_only_where_they_are_the_same():
     def paper(task="segmentation", corpus="siim-pneumothorax", fraction=1.0, metric="dice", found=12047, **options):
-        given = type("Task", (), {"protocol": "mgca", "encoder": "frozen", "labels": [], **options})()
-        meta = {"stated": [{"count": 12047, "found": found}]}
-        prepared = type("Corpus", (), {"name": corpus, "meta": meta, "uncertain_as": {"Edema": 1}})()
-        return _tables.published(Entry(task, Path()), given, prepared, metric, fraction)
+        test = options.pop("test", 15)
+        given = {"protocol": "mgca", "encoder": "frozen", "negatives": "as-many", "target": "pneumothorax", **options}
+        meta = {"stated": [{"count": 12047, "found": found}], "studies": {"train": 100 - 2 * test, "val": test}}
+        meta["studies"]["test"] = test
+        groups = {"class": ["normal", "covid"]}
+        prepared = {"name": corpus, "meta": meta, "uncertain_as": {"Edema": 1}, "label_groups": groups}
+        prepared["label_names"] = ["pneumonia", "Normal"]
+        of = (type("Thing", (), attributes)() for attributes in (given, prepared))
+        return _tables.published(Entry(task, Path()), *of, metric, fraction)
 
     numbers, why = paper()
     assert (numbers["CM-CGNS"], numbers["MGCA"], why) == ("67.41 ± 1.22", "63.41 ± 1.46", "")
@@ -229,18 +319,73 @@ def test_the_papers_numbers_stand_beside_ours_only_where_they_are_the_same():
         (paper(found=12046), "not the whole of the corpus"),
         (paper(protocol="ours"), "another protocol"),
         (paper(encoder="finetuned"), "another protocol"),
+        (paper(epochs=1), "another protocol"),
+        (paper(learning_rate=1e-3), "another protocol"),
+        (paper(negatives="all"), "another protocol"),
         (paper(metric="iou"), "no iou at this share"),
         (paper(fraction=0.5), "no dice at this share"),
     ):
         assert same[0] == {}
         assert reason in same[1]
     assert paper(corpus="synthetic") == ({}, "")
-    assert paper("detection", "object-cxr", 0.01, "map_40_75")[0]["CM-CGNS"] == "below 1"
-    assert paper("classification", "chexpert", 1.0, "auroc", labels=["Edema"])[0]["CM-CGNS"] == "89.86 ± 0.19"
-    assert "other labels" in paper("classification", "chexpert", 1.0, "auroc", labels=["Edema", "Fracture"])[1]
+    whole = {"negatives": "all"}
+    rsna = {"task": "classification", "corpus": "rsna-pneumonia", "metric": "auroc", **whole}
+    assert paper(**rsna, labels=["pneumonia"])[0]["CM-CGNS"] == "89.41 ± 0.17"
+    assert "another protocol" in paper(**rsna, labels=["pneumonia"], label_policy="unknown")[1]
+    assert "another split" in paper(**rsna, labels=["pneumonia"], test=20)[1]  # that of detection
+    assert "other labels" in paper(**rsna, labels=[])[1]
+    boxes = {**rsna, "task": "detection", "metric": "map_40_75", "targets": ["pneumonia"]}
+    assert paper(**boxes, test=20)[0]["CM-CGNS"] == "27.79 ± 1.16"
+    assert "another split" in paper(**boxes)[1]
+    assert "another protocol" in paper(**boxes, test=20, confidence=0.1)[1]
+    covidx = {"task": "classification", "corpus": "covidx", "metric": "accuracy", **whole}
+    assert paper(**covidx, labels=["class"])[0] == paper(**covidx, labels=["covid", "normal"])[0] != {}
+    assert "other labels" in paper(**covidx, labels=["covid"])[1]
+    assert (
+        paper("detection", "object-cxr", 0.01, "map_40_75", **whole, targets=["foreign object"])[0]["CM-CGNS"]
+        == "below 1"
+    )
+    assert paper("classification", "chexpert", 1.0, "auroc", labels=["Edema"], **whole)[0]["CM-CGNS"] == "89.86 ± 0.19"
+    assert "other labels" in paper("classification", "chexpert", 1.0, "auroc", labels=["Edema", "Fracture"], **whole)[1]
     table = _tables.Table("T", [column({"a": [cell(0.5)]}, paper=numbers)])
     _, body = _tables.lines(table)
     assert body[-1] == [("CM-CGNS, as CM-CGNS prints it", ""), ("67.41 ± 1.22", "")]
+
+
+def test_methods_that_saw_other_test_studies_are_not_ranked():
+    table = _tables.Table("T", [column({"a": [cell(0.5)], "b": [cell(0.4, test="u")]})])
+    _, body = _tables.lines(table)
+    assert [line[1] for line in body] == [("50.00", ""), ("40.00", ""), ("–", "")]
+    assert "Not ranked" in _tables.notes(table)[-1]
+
+
+def test_one_cell_that_is_not_defined_leaves_its_method_without_a_mean():
+    table = _tables.Table("T", [column({"a": [cell(0.5), cell(float("nan"), 1)], "b": [cell(0.1)]})])
+    _, body = _tables.lines(table)
+    assert [line[1] for line in body] == [("–", ""), ("10.00", "bold"), ("–", "")]
+
+
+def test_names_are_shown_as_they_were_written(capsys):
+    table = _tables.Table("T [1]", [column({"a [red]b|c*": [cell(0.5)]})])
+    _tables.print_tables([table])
+    shown = capsys.readouterr().out
+    assert "a [red]b|c*" in shown
+    assert "T [1]" in shown
+    row = next(line for line in _tables.markdown([table]).splitlines() if "50.00" in line)
+    assert row == r"| a \[red]b\|c\* | **50.00** |"
+
+
+def test_a_wide_table_is_printed_in_parts_that_lose_no_digit(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    columns = [column({"a method": [cell(n / 100), cell(n / 100 + 0.02, 1)], "b": [cell(0.001)]}) for n in range(9)]
+    table = _tables.Table("T", columns)
+    _tables.print_tables([table])
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 60 or "Mean" in shown
+    assert all(f"{n + 1}.00 ± 1.41" in shown for n in range(9))
+    heading, body = _tables.lines(table)
+    assert _tables.parts_within(10, heading, body) == [[0, n] for n in range(1, 10)]
+    assert _tables.parts_within(1000, heading, body) == [list(range(10))]
 
 
 def test_the_papers_tables_are_whole():

@@ -22,6 +22,8 @@ TITLES = {
     "detection": "Table II: object detection",
     "segmentation": "Table III: semantic segmentation",
 }
+RSNA_TEST = {"classification": 0.15, "detection": 0.2, "segmentation": 0.2}  # the field's shares of that corpus
+RATES = ("learning_rate", "epochs", "batch_size", "patience")
 BEYOND_ONE = ("median_rank", "cnr", "cider")  # metrics that are no share of anything
 
 
@@ -44,6 +46,11 @@ class Column:
     higher_is_better: bool
     paper: dict[str, str]
     why_not: str = ""
+
+    @property
+    def same_test(self) -> bool:
+        """Whether all were measured on the same test studies; else none is the best."""
+        return len({cell.notes.get("test_sha256") for cells in self.cells.values() for cell in cells}) <= 1
 
 
 @dataclass
@@ -80,7 +87,7 @@ def tables_of(
                 share = "" if fraction is None else f"{fraction:.3g}" if fraction < 0.01 else f"{fraction:.0%}"
                 better = task.higher_is_better[metric]
                 table.columns.append(Column(entry.name or corpus.name, share, metric, own, better, paper, why_not))
-    return list(tables.values())
+    return [table for table in tables.values() if table.columns]
 
 
 def published(
@@ -88,8 +95,8 @@ def published(
 ) -> tuple[dict[str, str], str]:
     """``{method: number}`` of the paper's table for this column, and, where it has the corpus, why none may stand here.
 
-    The same means: the reader of the official download, all of its studies, the field's protocol with a frozen encoder,
-    and, for CheXpert, the five labels.
+    The same means: the reader of the official download, all of its studies and the field's split of them, the field's
+    protocol with its own rates and a frozen encoder, and the paper's labels.
     """
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
         rows = [r for r in csv.DictReader(file) if r["task"] == entry.task and r["corpus"] == corpus.name]
@@ -98,31 +105,61 @@ def published(
     rows = [row for row in rows if row["metric"] == metric and float(row["fraction"]) == fraction]
     if not rows:
         return {}, f"the paper's table has no {metric} at this share of the labels"
-    if getattr(task, "protocol", None) != "mgca" or getattr(task, "encoder", "frozen") != "frozen":
+    if not _has_the_papers_protocol(task, corpus):
         return {}, "another protocol than the paper's"
     short = [line for line in corpus.meta.get("stated", []) if line["found"] != line["count"]]
     if short or not corpus.meta.get("stated"):
         return {}, "not the whole of the corpus that the paper used"
-    if corpus.name == "chexpert" and set(task.labels) != set(corpus.uncertain_as):
-        return {}, "other labels than the paper's five"
+    studies = corpus.meta["studies"]
+    share = RSNA_TEST[entry.task] if corpus.name == "rsna-pneumonia" else None
+    if share is not None and abs(studies["test"] / sum(studies.values()) - share) > 0.005:
+        return {}, "another split than the paper's for this task"
+    if not _has_the_papers_labels(task, corpus):
+        return {}, "other labels than the paper's"
     return {row["method"]: f"{row['mean']} ± {row['sd']}" if row["mean"] else "below 1" for row in rows}, ""
+
+
+def _has_the_papers_protocol(task: Any, corpus: PreparedCorpus) -> bool:
+    named = getattr(task, "protocol", None) == "mgca" and getattr(task, "encoder", "frozen") == "frozen"
+    changed = any(getattr(task, rate, None) is not None for rate in RATES)
+    same = getattr(task, "label_policy", "corpus") == "corpus" and getattr(task, "confidence", 0.5) == 0.5
+    negatives = "as-many" if corpus.name == "siim-pneumothorax" else "all"
+    return named and not changed and same and getattr(task, "negatives", negatives) == negatives
+
+
+def _has_the_papers_labels(task: Any, corpus: PreparedCorpus) -> bool:
+    """The names of CheXpert's five, RSNA's pneumonia, or COVIDx's classes; the others have one thing to look for."""
+    asked = list(getattr(task, "labels", None) or corpus.label_names)
+    if not hasattr(task, "labels"):
+        asked = list(getattr(task, "targets", None) or [task.target])
+    if corpus.name == "chexpert":
+        return set(asked) == set(corpus.uncertain_as)
+    if corpus.name == "rsna-pneumonia":
+        return asked == ["pneumonia"]
+    if corpus.name == "covidx":
+        return set(asked) in ({"class"}, set(corpus.label_groups["class"]))
+    return True
 
 
 def cell_text(cells: Sequence[Measured], metric: str) -> str:
     """``86.3 ± 0.4``, per cent; the mean alone where there was one run; a dash where there was none."""
     from lingula.evaluation import summarise
 
-    known = [cell for cell in cells if metric in cell.numbers and cell.numbers[metric] == cell.numbers[metric]]
-    if not known:
+    if not cells or metric not in cells[0].numbers:
         return "–"
-    summary, scale = summarise(known, metric), 1 if metric in BEYOND_ONE else 100
+    summary, scale = summarise(cells, metric), 1 if metric in BEYOND_ONE else 100
+    if summary.mean != summary.mean:  # not defined for one of them: a mean of the others would be of something else
+        return "–"
     sd = "" if summary.sd is None else f" ± {scale * summary.sd:.2f}"
     return f"{scale * summary.mean:.2f}{sd}"
 
 
 def ranking(column: Column) -> list[str]:
-    """The methods with a number, best first."""
+    """The methods with a number, best first; none where they were not measured on the same test studies."""
     from lingula.evaluation import summarise
+
+    if not column.same_test:
+        return []
 
     means = {
         method: summarise(cells, column.metric).mean
@@ -134,7 +171,7 @@ def ranking(column: Column) -> list[str]:
 
 
 def test_text(column: Column) -> str:
-    """The paired bootstrap of the best against the runner-up: ``p = 0.012``; a dash where there are not two."""
+    """The paired test of the best against the runner-up: ``p = 0.012``; a dash where there are not two."""
     from lingula.evaluation import compare
 
     order = ranking(column)
@@ -165,30 +202,57 @@ def notes(table: Table) -> list[str]:
     counts = sorted({len(own) for column in table.columns for own in column.cells.values() if own})
     seeds = f"n = {' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))} seeds" if counts else ""
     said = [f"Mean ± standard deviation, per cent but for {', '.join(BEYOND_ONE)}; {seeds} of subset and head; one"]
-    said[0] += " pre-training a method. Best in bold; p of a paired bootstrap over test patients and seeds."
+    said[0] += " pre-training a method. Best in bold; p of a paired test: bootstrap over test patients, t over seeds."
     protocols = sorted({str(cell.notes.get("protocol")) for cell in cells if cell.notes.get("protocol")})
     if protocols:
         said.append(f"Protocol: {', '.join(protocols)}.")
     why = {f"{column.title}: {column.why_not}" for column in table.columns if column.why_not}
     if why:
         said.append(f"Without the paper's numbers: {'; '.join(sorted(why))}.")
+    if any(column.paper for column in table.columns):
+        said.append("The paper's own numbers come from code that measures otherwise in places: see docs/tasks.md.")
+    other = [f"{column.title} {column.share} ({column.metric})" for column in table.columns if not column.same_test]
+    if other:
+        said.append(f"Not ranked, for the methods were measured on different test studies: {', '.join(other)}.")
     return said
 
 
 def print_tables(tables: Sequence[Table]) -> None:
-    """To the terminal."""
+    """To the terminal, in parts where that is too narrow."""
     from rich.console import Console
     from rich.table import Table as RichTable
+    from rich.text import Text
 
     console = Console()
     for table in tables:
         heading, body = lines(table)
-        shown = RichTable(*heading, title=table.title)
-        for line in body:
-            shown.add_row(*(f"[bold]{text}[/bold]" if style else text for text, style in line))
-        console.print(shown)
+        for part in parts_within(console.width, heading, body):
+            shown = RichTable(title=Text(table.title))
+            for place in part:
+                shown.add_column(Text(heading[place]))
+            for line in body:
+                shown.add_row(*(Text(line[place][0], style=line[place][1]) for place in part))
+            console.print(shown)
         for note in notes(table):
-            console.print(f"  {note}")
+            console.print(Text(f"  {note}"))
+
+
+def parts_within(width: int, heading: list[str], body: list[list[tuple[str, str]]]) -> list[list[int]]:
+    """Places of the columns of each part of a table, the first column in each; in none is a number cut off.
+
+    Args:
+        width: of the terminal, in letters.
+        heading, body: of :func:`lines`.
+    """
+    columns = [[line[place][0] for line in body] for place in range(len(heading))]
+    words = [[*(word for word in head.split()), *own] for head, own in zip(heading, columns, strict=True)]
+    widths = [3 + max(map(len, own)) for own in words]  # with the rule and the blanks beside it
+    parts: list[list[int]] = [[0]]
+    for place in range(1, len(heading)):
+        if len(parts[-1]) > 1 and 1 + sum(widths[other] for other in parts[-1]) + widths[place] > width:
+            parts.append([0])
+        parts[-1].append(place)
+    return parts
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -196,9 +260,14 @@ def markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         heading, body = lines(table)
-        rows = [heading, ["---"] * len(heading)]
-        rows += [[f"**{text}**" if style else text for text, style in line] for line in body]
+        rows = [[_escaped(text) for text in heading], ["---"] * len(heading)]
+        rows += [[f"**{_escaped(text)}**" if style else _escaped(text) for text, style in line] for line in body]
         parts.append(f"## {table.title}\n")
         parts += ["| " + " | ".join(row) + " |" for row in rows]
-        parts += ["", *notes(table), ""]
+        parts += ["", *(f"- {_escaped(note)}" for note in notes(table)), ""]
     return "\n".join(parts)
+
+
+def _escaped(text: str) -> str:
+    """Without what Markdown would take for a column, emphasis or a link."""
+    return "".join(f"\\{letter}" if letter in "|*`<[\\" else letter for letter in " ".join(text.split()))

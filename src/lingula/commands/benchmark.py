@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,26 +44,40 @@ def benchmark(
     from lingula.commands.evaluate import device_of
     from lingula.data.prepared import PreparedCorpus
     from lingula.registry import UserError
+    from lingula.results import append_rows
 
     plan = read_plan(Path(file))
     out = Path(out) if out is not None else Path(file).with_suffix("")
     corpora = {entry.corpus: PreparedCorpus.open(entry.corpus) for entry in plan.tasks}
     tasks = [(entry, make_task(entry)) for entry in plan.tasks]
-    found: dict[tuple[str, int], list[Measured]] = {}
-    for name, method in plan.methods.items():
-        if not tables_only:
+    device = device_of(device)
+    if not tables_only:
+        for name, method in plan.methods.items():  # all before any is measured: one may be like a later one
             train(name, method, out, plan)
-        for number, (entry, task) in enumerate(tasks):
-            for model, cells in encoders(name, method, out, plan, task, corpora[entry.corpus], device_of(device)):
-                store = Store(out / "cells", name, model, task, corpora[entry.corpus], plan.bootstrap)
+    found: dict[tuple[str, int], list[Measured]] = {}
+    rows: list[dict[str, Any]] = []
+    for name, method in plan.methods.items():
+        if tables_only and not _is_there(name, method, out, plan):
+            continue
+        for weights in weights_of(name, method, out, plan, device):
+            for number, (entry, task) in enumerate(tasks):
+                corpus = corpora[entry.corpus]
+                store = Store(out / "cells", name, weights, task, corpus, plan.bootstrap)
+                cells = task.cells(weights.seeds)
                 if not tables_only:
                     store.fill(cells)
-                found.setdefault((name, number), []).extend(store.read(cells))
-    if not any(found.values()):
+                for row, measured in store.read(cells):
+                    rows.append(row)
+                    found.setdefault((name, number), []).append(measured)
+    if not rows:
         raise UserError(f"{out} holds no cell of {file} yet; run it without --tables_only")
     tables = tables_of(plan, tasks, corpora, found)
     print_tables(tables)
     (out / "tables.md").write_text(markdown(tables), encoding="utf-8")
+    partial = out / f"results.{os.getpid()}.partial"
+    partial.unlink(missing_ok=True)
+    append_rows(partial, rows)
+    partial.replace(out / "results.jsonl")
     print(f"{out / 'tables.md'}")
     return tables
 
@@ -119,6 +134,13 @@ class Plan:
     bootstrap: int = 1000
 
 
+KINDS: dict[str, tuple[type, str]] = {  # of what the file's keys may hold
+    **dict.fromkeys(("methods", "pretrain", "options"), (dict, "a table")),
+    **dict.fromkeys(("run", "init", "like", "task", "corpus", "name", "metric"), (str, "a word")),
+    "tasks": (list, "a list"),
+}
+
+
 def read_plan(path: Path) -> Plan:
     """
     Raises:
@@ -139,12 +161,19 @@ def read_plan(path: Path) -> Plan:
     }
     for name, method in methods.items():
         _check_method(f"{path.name}: method '{name}'", method, methods)
+    slugs: dict[str, str] = {}
+    for name in (name for name, method in methods.items() if method.pretrain is not None):
+        other = slugs.setdefault(_slug(name), name)
+        if other != name or not _slug(name):
+            raise UserError(f"{path.name}: methods '{other}' and '{name}' would be trained in one folder; rename one")
     entries = [Entry(**_known(f"{path.name}: task {n}", of, Entry)) for n, of in enumerate(known["tasks"], start=1)]
     seeds = known.get("seeds", [0, 1, 2])
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise UserError(f"{path.name}: seeds must be a list of whole numbers from 0, got {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"{path.name}: a seed is named twice, which is no second measurement: {seeds!r}")
     draws = known.get("bootstrap", 1000)
-    if not isinstance(draws, int) or draws < 1:
+    if type(draws) is not int or draws < 1:
         raise UserError(f"{path.name}: bootstrap must be a whole number from 1, got {draws!r}")
     return Plan(methods, entries, tuple(seeds), draws)
 
@@ -164,8 +193,13 @@ def _known(where: str, written: Any, kind: Any) -> dict[str, Any]:
         needed = of.default is dataclasses.MISSING and of.default_factory is dataclasses.MISSING
         if needed and not written.get(name):
             raise UserError(f"{where} names no {name}")
+    for key, value in written.items():
+        accepted, noun = KINDS.get(key, (object, ""))
+        if value is not None and not isinstance(value, accepted):
+            raise UserError(f"{where}: {key} must be {noun}, got {value!r}")
+    written = {key: value for key, value in written.items() if value is not None}
     paths = ("run", "corpus")
-    return {key: Path(value) if key in paths and value is not None else value for key, value in written.items()}
+    return {key: Path(value) if key in paths else value for key, value in written.items()}
 
 
 def _check_method(where: str, method: Method, methods: dict[str, Method]) -> None:
@@ -193,15 +227,19 @@ def make_task(entry: Entry) -> Any:
     Raises:
         UserError: for an unknown task, option or metric.
     """
+    from jsonargparse import ArgumentError, ArgumentParser
+
     from lingula.registry import UserError, check_options, nearest
     from lingula.tasks import TASKS
 
     factory = TASKS[entry.task]
     check_options(f"task '{entry.task}'", factory, entry.options)
-    try:
-        task = factory(**entry.options)
-    except TypeError as err:
-        raise UserError(f"task '{entry.task}': {err}") from err
+    parser = ArgumentParser(exit_on_error=False, default_env=False)
+    parser.add_class_arguments(factory)
+    try:  # the kinds of the command line: a word that is none of an option's would otherwise choose its other branch
+        task = factory(**parser.parse_object(dict(entry.options)).as_dict())
+    except ArgumentError as err:
+        raise UserError(f"task '{entry.task}': {' '.join(str(err).split())}") from err
     if entry.metric is not None and entry.metric not in task.higher_is_better:
         known = ", ".join(task.higher_is_better)
         hint = nearest(entry.metric, task.higher_is_better) or f"; known: {known}"
@@ -212,12 +250,21 @@ def make_task(entry: Entry) -> Any:
 # Encoders -------------------------------------------------------------------------------------------------------------
 
 
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
+
+
 def run_of(name: str, method: Method, out: Path, plan: Plan) -> Path:
     """Where a method's run lies."""
     if method.like is not None:
         return run_of(method.like, plan.methods[method.like], out, plan)
-    slug = "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
-    return method.run or out / "runs" / slug
+    return method.run or out / "runs" / _slug(name)
+
+
+def _is_there(name: str, method: Method, out: Path, plan: Plan) -> bool:
+    """Whether a method that the benchmark is to train has been, at least in part."""
+    owner = plan.methods[method.like] if method.like is not None else method
+    return owner.pretrain is None or (run_of(name, method, out, plan) / "latest").is_file()
 
 
 def train(name: str, method: Method, out: Path, plan: Plan) -> None:
@@ -234,23 +281,51 @@ def train(name: str, method: Method, out: Path, plan: Plan) -> None:
     pretrain(out=run, resume=(run / "run.json").is_file(), **method.pretrain)
 
 
-def encoders(
-    name: str, method: Method, out: Path, plan: Plan, task: Any, corpus: PreparedCorpus, device: str
-) -> Iterator[tuple[Model, list[Cell]]]:
-    """The models of a method, with the cells that each is measured at."""
-    from lingula.api import fresh, imagenet, load
-    from lingula.commands.evaluate import recalibrate
+@dataclass(frozen=True)
+class Weights:
+    """Encoders by what they are; they are made, which takes its time, only where a cell is missing.
 
-    model = load(run_of(name, method, out, plan), device)
+    Attributes:
+        name, checkpoint: of the model, as its rows say.
+        trained: whether they are those of a checkpoint.
+        base: the model of the run: its own, or that whose encoders these are like.
+        seeds: that they are measured with.
+        make: the model, for a corpus.
+    """
+
+    name: str
+    checkpoint: str
+    trained: bool
+    base: Model
+    seeds: tuple[int, ...]
+    make: Callable[[PreparedCorpus], Model]
+
+
+def weights_of(name: str, method: Method, out: Path, plan: Plan, device: str) -> list[Weights]:
+    """The encoders of a method: its own, or one random one for each seed."""
+    from lingula.api import fresh, imagenet, load
+    from lingula.commands.evaluate import recalibrate, warn_of_another_preparation
+
+    base = load(run_of(name, method, out, plan), device)
+
+    def own(corpus: PreparedCorpus) -> Model:
+        warn_of_another_preparation(base.made, corpus)
+        return base
+
+    def untrained(seed: int) -> Callable[[PreparedCorpus], Model]:
+        def make(corpus: PreparedCorpus) -> Model:
+            model = fresh(base, seed)
+            recalibrate(model, corpus)
+            return model
+
+        return make
+
     if method.init is None:
-        yield model, task.cells(plan.seeds)
-    elif method.init == "imagenet":
-        yield imagenet(model), task.cells(plan.seeds)
-    else:
-        for seed in plan.seeds:
-            untrained = fresh(model, seed)
-            recalibrate(untrained, corpus)
-            yield untrained, task.cells([seed])
+        return [Weights(base.name, base.checkpoint, True, base, plan.seeds, own)]
+    if method.init == "imagenet":
+        checkpoint = f"imagenet-{base.made['image_encoder']}"
+        return [Weights("imagenet", checkpoint, False, base, plan.seeds, lambda corpus: imagenet(base))]
+    return [Weights("random", f"random-{seed}", False, base, (seed,), untrained(seed)) for seed in plan.seeds]
 
 
 # Cells ----------------------------------------------------------------------------------------------------------------
@@ -262,19 +337,21 @@ class Store:
 
     folder: Path
     method: str
-    model: Model
+    weights: Weights
     task: Any
     corpus: PreparedCorpus
     draws: int
 
     def path(self, cell: Cell) -> Path:
         """The file of a cell; its name is a hash of the weights, the task, the corpus, the cell and the draws."""
-        options = {key: value for key, value in dataclasses.asdict(self.task).items() if key != "fractions"}
-        parts: list[Any] = [self.model.checkpoint, type(self.task).__name__, options, self.corpus.fingerprint]
+        options = {key: _content(value) for key, value in dataclasses.asdict(self.task).items() if key != "fractions"}
+        parts: list[Any] = [self.weights.checkpoint, type(self.task).__name__, options, self.corpus.fingerprint]
         parts += [list(cell), self.draws]
-        if not self.model.is_trained:  # these weights follow from the architecture
-            names = ("method", "options", "image_encoder", "image_size", "resize_to")
-            parts.append([self.model.made[name] for name in names])
+        if not self.weights.trained:  # these weights follow from the architecture
+            made = self.weights.base.made
+            parts.append([made[name] for name in ("method", "options", "image_encoder", "image_size", "resize_to")])
+            if not hasattr(self.task, "fractions"):  # what trains nothing may read text, in batches of the run's size
+                parts.append([*_text_tower(self.weights.base), made["plan"]["batch_size"]])
         key = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
         return self.folder / f"{key}.json"
 
@@ -282,12 +359,12 @@ class Store:
         """Measure the cells that are missing, and write each at once."""
         import time
 
-        missing = [cell for cell in cells if not self.path(cell).is_file()]
+        missing = [cell for cell in cells if self._load(cell) is None]
         if not missing:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
-        measured = self.task.measure(self.model, self.corpus, missing, self.draws)
+        measured = self.task.measure(self.weights.make(self.corpus), self.corpus, missing, self.draws)
         for cell, found in zip(missing, measured, strict=True):
             self._write(cell, found, time.perf_counter() - started)
             share = f", {cell.fraction:.3g} of the labels, seed {cell.seed}" if found.cell else ""
@@ -302,35 +379,58 @@ class Store:
 
         path = self.path(cell)
         write_subsets(self.folder.parent / "subsets", [found])
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **found.replicates)  # type: ignore[arg-type]
-        partial.replace(path.with_suffix(".npz"))
         row = {
             "method": self.method,
             **describe(self.task, self.corpus),
-            "encoder": self.model.name,
-            "checkpoint": self.model.checkpoint,
             **found.row(),
+            "encoder": self.weights.name,
+            "checkpoint": self.weights.checkpoint,
+            "image_size": self.weights.base.image_size,
             "seconds": round(seconds, 1),
             "command": " ".join(["lingula", *sys.argv[1:]]),
         }
         written = {"row": row, "numbers": found.numbers, "notes": found.notes, "trained": found.cell is not None}
-        write_json(path, written)
+        # Names of this process's own, for another benchmark may be writing the same cell; the .json comes last.
+        partial = path.with_suffix(f".{os.getpid()}.npz")
+        np.savez(partial, **found.replicates)  # type: ignore[arg-type]
+        partial.replace(path.with_suffix(".npz"))
+        partial = path.with_suffix(f".{os.getpid()}")
+        write_json(partial, written)
+        partial.replace(path)
 
-    def read(self, cells: Sequence[Cell]) -> list[Measured]:
-        """The cells that are there."""
+    def _load(self, cell: Cell) -> tuple[dict[str, Any], Measured] | None:
+        """A cell's row and measurement; None where it is not there, or was cut off by a failing machine."""
+        import zipfile
+
         import numpy as np
 
         from lingula.evaluation import Measured
 
-        read = []
-        for cell in cells:
-            path = self.path(cell)
-            if path.is_file():
-                written = json.loads(path.read_text(encoding="utf-8"))
-                numbers = {key: float("nan") if value is None else value for key, value in written["numbers"].items()}
-                with np.load(path.with_suffix(".npz")) as replicates:
-                    read.append(
-                        Measured(numbers, dict(replicates), written["notes"], cell if written["trained"] else None)
-                    )
-        return read
+        path = self.path(cell)
+        try:
+            written = json.loads(path.read_text(encoding="utf-8"))
+            with np.load(path.with_suffix(".npz")) as file:
+                replicates = dict(file)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile):
+            return None
+        numbers = {key: float("nan") if value is None else value for key, value in written["numbers"].items()}
+        row = {**written["row"], "method": self.method}
+        return row, Measured(numbers, replicates, written["notes"], cell if written["trained"] else None)
+
+    def read(self, cells: Sequence[Cell]) -> list[tuple[dict[str, Any], Measured]]:
+        """The rows and measurements of the cells that are there."""
+        loaded = [self._load(cell) for cell in cells]
+        return [found for found in loaded if found is not None]
+
+
+def _content(value: Any) -> Any:
+    """What an option stands for: of a file what it says, for that may change under its name."""
+    if isinstance(value, Path) and value.is_file():
+        return hashlib.sha256(value.read_bytes()).hexdigest()
+    return value
+
+
+def _text_tower(model: Model) -> list[Any]:
+    """What random weights of a text encoder follow from: its shape, and the words of its tokenizer."""
+    shape = model.method.text_encoder.backbone.config.to_dict()
+    return [{name: shape[name] for name in shape if name != "transformers_version"}, model.tokenizer.get_vocab()]
