@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lingula.data.class_sample import id_hash
 from lingula.data.prepared import PreparedCorpus
 from lingula.evaluation import (
     Cell,
@@ -11,7 +12,6 @@ from lingula.evaluation import (
     cells_of,
     compare,
     draw_subset,
-    id_hash,
     labelled_rows,
     mean_replicates,
     patient_draws,

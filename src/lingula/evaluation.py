@@ -13,7 +13,6 @@ measures on test once.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import tokenise
@@ -151,11 +151,6 @@ def ids_of(corpus: PreparedCorpus, rows: np.ndarray) -> list[str]:
     """Study ids."""
     ids: list[str] = corpus.index["study_id"].to_numpy().astype(str)[rows].tolist()
     return ids
-
-
-def id_hash(ids: Sequence[str]) -> str:
-    """SHA-256 over the sorted ids, its first 16 digits: equal for equal sets, wherever they were drawn."""
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
 def labelled_rows(corpus: PreparedCorpus, labelled: np.ndarray, what: str) -> dict[str, np.ndarray]:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import Cell, id_hash, ids_of
+from lingula.evaluation import Cell, ids_of
 from lingula.finetune import Tuning, finetune
 from lingula.metrics.detection import average_precision, mean_average_precision
 from lingula.nn.frozen import encoder_to_use

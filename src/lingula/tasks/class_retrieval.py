@@ -14,9 +14,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lingula.data.class_sample import only_class, sample_by_class
+from lingula.data.class_sample import id_hash, only_class, sample_by_class
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import Cell, Encoders, Measured, id_hash, ids_of, mean_replicates, pair_loader, patient_draws
+from lingula.evaluation import (
+    Cell,
+    Encoders,
+    Measured,
+    ids_of,
+    mean_replicates,
+    pair_loader,
+    patient_draws,
+)
 from lingula.labels import Labels
 from lingula.metrics.ranking import precision_at
 from lingula.registry import UserError

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lingula.batch import Batch
+from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.evaluation import (
@@ -26,7 +27,6 @@ from lingula.evaluation import (
     cells_of,
     draw_subset,
     film_loader,
-    id_hash,
     ids_of,
     labelled_rows,
     patient_draws,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lingula.batch import Batch
+from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.evaluation import (
@@ -26,7 +27,6 @@ from lingula.evaluation import (
     Measured,
     cells_of,
     draw_subset,
-    id_hash,
     ids_of,
     labelled_rows,
     patient_draws,

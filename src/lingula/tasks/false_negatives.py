@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 import torch
 
+from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import Cell, Encoders, Measured, id_hash, ids_of, pair_loader
+from lingula.evaluation import Cell, Encoders, Measured, ids_of, pair_loader
 from lingula.losses.cluster_guided import false_negative_mask
 from lingula.losses.cosine import cosine
 

@@ -15,10 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader, collate_reports
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import tokenise
-from lingula.evaluation import Cell, Encoders, Measured, film_loader, id_hash, ids_of, mean_replicates, pair_loader
+from lingula.evaluation import (
+    Cell,
+    Encoders,
+    Measured,
+    film_loader,
+    ids_of,
+    mean_replicates,
+    pair_loader,
+)
 from lingula.metrics.bootstrap import bootstrap_weights
 from lingula.metrics.grounding import contrast_to_noise, mean_iou
 from lingula.registry import UserError

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from lingula.batch import Batch
+from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import Tokens, tokenise, train_tokenizer
@@ -33,7 +34,6 @@ from lingula.evaluation import (
     Measured,
     cells_of,
     draw_subset,
-    id_hash,
     ids_of,
     labelled_rows,
     mean_replicates,

@@ -13,9 +13,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import Cell, Encoders, Measured, id_hash, ids_of, mean_replicates, pair_loader, patient_draws
+from lingula.evaluation import (
+    Cell,
+    Encoders,
+    Measured,
+    ids_of,
+    mean_replicates,
+    pair_loader,
+    patient_draws,
+)
 from lingula.metrics.ranking import ranks, recall_at, recall_ceiling, weighted_median
 from lingula.registry import UserError
 

@@ -18,9 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import Cell, Encoders, Measured, id_hash, ids_of, mean_replicates, pair_loader
+from lingula.evaluation import (
+    Cell,
+    Encoders,
+    Measured,
+    ids_of,
+    mean_replicates,
+    pair_loader,
+)
 from lingula.losses.cosine import cosine
 from lingula.metrics.bootstrap import bootstrap_weights
 from lingula.registry import UserError

@@ -16,11 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lingula.data.class_sample import id_hash
 from lingula.data.loader import collate_reports
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.text import report_sentences
 from lingula.data.tokens import tokenise
-from lingula.evaluation import Cell, Encoders, Measured, film_loader, id_hash, ids_of, patient_draws
+from lingula.evaluation import (
+    Cell,
+    Encoders,
+    Measured,
+    film_loader,
+    ids_of,
+    patient_draws,
+)
 from lingula.labels import Labels
 from lingula.metrics.accuracy import accuracy
 from lingula.metrics.auroc import macro_auroc
