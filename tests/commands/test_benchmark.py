@@ -248,7 +248,7 @@ def test_bad_files_tasks_and_corpora(write, tmp_path, tiny_corpus):
     for task, message in (
         ({"task": "retreival"}, "unknown task 'retreival'; did you mean"),
         ({"task": "retrieval", "options": {"pol": 3}}, "no option 'pol'; did you mean 'pool'"),
-        ({"task": "retrieval", "metric": "recal_at_5"}, "no metric 'recal_at_5'; did you mean 'recall_at_5'"),
+        ({"task": "retrieval", "metrics": ["recal_at_5"]}, "no metric 'recal_at_5'; did you mean 'recall_at_5'"),
         ({"task": "segmentation"}, "task 'segmentation': .*target"),
         ({"task": "classification", "options": {"encoder": "fine-tuned"}}, "encoder.*'finetuned'.*fine-tuned"),
         ({"task": "classification", "options": {"labels": "effusion"}}, "labels.*list.*effusion"),
@@ -401,3 +401,12 @@ def test_plan_defaults(tmp_path):
     file = tmp_path / "plan.yaml"
     file.write_text("methods: {A: {run: r}}\ntasks: [{task: retrieval, corpus: c}]\n")
     assert read_plan(file) == Plan({"A": Method(run=Path("r"))}, [Entry("retrieval", Path("c"))])
+
+
+def test_the_tables_say_which_protocol_and_where_it_was_departed_from():
+    assert _tables._protocol(Classification(["effusion"], epochs=7, patience=2)) == "mgca, epochs 7, patience 2"
+    assert _tables._protocol(Classification(["effusion"])) == "mgca"
+    assert _tables._protocol(object()) == ""
+    own = column({"a": [cell(0.5)]})
+    own.protocol = "mgca, epochs 7"
+    assert "Protocols: SIIM: mgca, epochs 7." in _tables.notes(_tables.Table("T", [own]))

@@ -37,6 +37,7 @@ class Column:
         higher_is_better: which values are.
         paper: ``{method: "87.24 ± 0.38"}`` where a paper has this very number.
         why_not: why there is none of the paper's, where its table has the corpus.
+        protocol: its name, and the rates that were changed.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Column:
     higher_is_better: bool
     paper: dict[str, str]
     why_not: str = ""
+    protocol: str = ""
 
     @property
     def same_test(self) -> bool:
@@ -73,9 +75,7 @@ def tables_of(
         corpus = corpora[entry.corpus]
         table = tables.setdefault(entry.task, Table(TITLES.get(entry.task, entry.task), []))
         of = {method: found.get((method, number), []) for method in plan.methods}
-        metrics = [entry.metric] if entry.metric else list(task.higher_is_better)[:1]
-        if not entry.metric and not hasattr(task, "fractions"):
-            metrics = list(task.higher_is_better)[:3]
+        metrics = entry.metrics or list(task.higher_is_better)[: 1 if hasattr(task, "fractions") else 3]
         for metric in metrics:
             fractions = dict.fromkeys(c.cell.fraction if c.cell else None for cells in of.values() for c in cells)
             for fraction in fractions:
@@ -86,8 +86,16 @@ def tables_of(
                 paper, why_not = published(entry, task, corpus, metric, fraction)
                 share = "" if fraction is None else f"{fraction:.3g}" if fraction < 0.01 else f"{fraction:.0%}"
                 better = task.higher_is_better[metric]
-                table.columns.append(Column(entry.name or corpus.name, share, metric, own, better, paper, why_not))
+                title, how = entry.name or corpus.name, _protocol(task)
+                table.columns.append(Column(title, share, metric, own, better, paper, why_not, how))
     return [table for table in tables.values() if table.columns]
+
+
+def _protocol(task: Any) -> str:
+    """``mgca, epochs 10``: the protocol and where it was departed from; empty for a task without one."""
+    changed = [f"{rate} {getattr(task, rate)}" for rate in RATES if getattr(task, rate, None) is not None]
+    named = [task.protocol] if hasattr(task, "protocol") else []
+    return ", ".join(named + changed if named else [])
 
 
 def published(
@@ -198,14 +206,13 @@ def lines(table: Table) -> tuple[list[str], list[list[tuple[str, str]]]]:
 
 def notes(table: Table) -> list[str]:
     """What a reader must know of a table's numbers."""
-    cells = [cell for column in table.columns for own in column.cells.values() for cell in own]
     counts = sorted({len(own) for column in table.columns for own in column.cells.values() if own})
     seeds = f"n = {' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))} seeds" if counts else ""
     said = [f"Mean ± standard deviation, per cent but for {', '.join(BEYOND_ONE)}; {seeds} of subset and head; one"]
     said[0] += " pre-training a method. Best in bold; p of a paired test: bootstrap over test patients, t over seeds."
-    protocols = sorted({str(cell.notes.get("protocol")) for cell in cells if cell.notes.get("protocol")})
+    protocols = dict.fromkeys(f"{column.title}: {column.protocol}" for column in table.columns if column.protocol)
     if protocols:
-        said.append(f"Protocol: {', '.join(protocols)}.")
+        said.append(f"Protocols: {'; '.join(protocols)}.")
     why = {f"{column.title}: {column.why_not}" for column in table.columns if column.why_not}
     if why:
         said.append(f"Without the paper's numbers: {'; '.join(sorted(why))}.")

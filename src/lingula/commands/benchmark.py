@@ -67,7 +67,8 @@ def benchmark(
                 if not tables_only:
                     store.fill(cells)
                 for row, measured in store.read(cells):
-                    rows.append(row)
+                    if row not in rows:  # two entries may show the same cells
+                        rows.append(row)
                     found.setdefault((name, number), []).append(measured)
     if not rows:
         raise UserError(f"{out} holds no cell of {file} yet; run it without --tables_only")
@@ -114,14 +115,14 @@ class Entry:
         corpus: folder of a prepared corpus.
         options: of the task.
         name: heading of its columns; the corpus's name by default.
-        metric: shown in the tables; the task's first by default.
+        metrics: shown in the tables, a column each; the task's first by default, or, of one that trains nothing, three.
     """
 
     task: str
     corpus: Path
     options: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
-    metric: str | None = None
+    metrics: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ class Plan:
 
 KINDS: dict[str, tuple[type, str]] = {  # of what the file's keys may hold
     **dict.fromkeys(("methods", "pretrain", "options"), (dict, "a table")),
-    **dict.fromkeys(("run", "init", "like", "task", "corpus", "name", "metric"), (str, "a word")),
-    "tasks": (list, "a list"),
+    **dict.fromkeys(("run", "init", "like", "task", "corpus", "name"), (str, "a word")),
+    **dict.fromkeys(("tasks", "metrics"), (list, "a list")),
 }
 
 
@@ -240,10 +241,11 @@ def make_task(entry: Entry) -> Any:
         task = factory(**parser.parse_object(dict(entry.options)).as_dict())
     except ArgumentError as err:
         raise UserError(f"task '{entry.task}': {' '.join(str(err).split())}") from err
-    if entry.metric is not None and entry.metric not in task.higher_is_better:
-        known = ", ".join(task.higher_is_better)
-        hint = nearest(entry.metric, task.higher_is_better) or f"; known: {known}"
-        raise UserError(f"task '{entry.task}' has no metric '{entry.metric}'{hint}")
+    for metric in entry.metrics:
+        if metric not in task.higher_is_better:
+            known = ", ".join(task.higher_is_better)
+            hint = nearest(str(metric), task.higher_is_better) or f"; known: {known}"
+            raise UserError(f"task '{entry.task}' has no metric '{metric}'{hint}")
     return task
 
 
