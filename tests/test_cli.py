@@ -79,6 +79,8 @@ def test_a_printed_configuration_is_read_again(capsys, tmp_path):
         (["prepare", "synthetic", "--train", "-1", "--out", "x"], "train"),
         (["evaluate", "clasification", "--run", "x"], "classification"),
         (["evaluate", "classification", "--run", "nowhere"], "no run at nowhere"),
+        (["evaluate", "segmentation", "--run", "x"], "missing: --target"),
+        (["benchmark"], "missing: file"),
         (["list", "method"], "methods"),
     ],
 )  # fmt: skip

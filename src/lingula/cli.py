@@ -182,6 +182,10 @@ def explain(message: str, parser: Any) -> str:
     import re
 
     known = [name for action in parser._actions for name in action.option_strings]
+    missing = re.search(r"arguments are required: (.*)", message)
+    if missing:
+        names = missing[1].split(", ")
+        return f"missing: {', '.join(f'--{name}' if f'--{name}' in known else name for name in names)}"
     unknown = re.search(r"(--[\w.-]+)", message)
     if unknown and unknown[1] not in known and "nrecognized" in message:
         return f"unknown option '{unknown[1]}'{nearest(unknown[1], known)}"
