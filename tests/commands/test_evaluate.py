@@ -54,6 +54,24 @@ def test_tasks_that_train_nothing_stand_beside_random_weights_too(small_run, nam
     assert set(evaluate(TASKS[name](), small_run, baseline=False)) == {("cm-cgns", None)}
 
 
+def test_an_interruption_keeps_what_was_measured(small_run, monkeypatch):
+    task, seen = Classification(["effusion"], protocol="logistic", fractions=[0.5]), []
+    real = Classification._features
+
+    def third_stops(*arguments):
+        seen.append(1)
+        if len(seen) == 3:  # the trained encoder, the first random one, ...
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(Classification, "_features", third_stops)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(task, small_run, seeds=[0, 1], bootstrap=10)
+    rows = list(read_rows(small_run / "results.jsonl"))
+    assert [(row["encoder"], row["seed"]) for row in rows] == [("cm-cgns", 0), ("cm-cgns", 1), ("random", 0)]
+    assert all((small_run / "subsets" / f"{row['subset_sha256']}.txt").is_file() for row in rows)
+
+
 def test_the_command_line(small_run, capsys):
     main(["evaluate", "retrieval", "--run", str(small_run), "--pool", "12", "--seeds", "0", "--bootstrap", "10"])
     (row, random) = read_rows(small_run / "results.jsonl")

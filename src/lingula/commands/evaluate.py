@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,16 +55,14 @@ def evaluate(
         raise UserError(f"a seed is named twice, which is no second measurement: {drawn}")
     model = load(run, device_of(device))
     prepared = open_corpus(model.made, corpus)
-    found = measure(task, model, prepared, drawn, bootstrap, baseline)
-    write_subsets(Path(run) / "subsets", [measured for cells in found.values() for measured in cells])
     about = describe(task, prepared)
     command = " ".join(["lingula", *sys.argv[1:]])
-    rows = [
-        {**about, "run": str(run), **row, "command": command}
-        for measured in found.values()
-        for row in (cell.row() for cell in measured)
-    ]
-    append_rows(Path(run) / "results.jsonl", rows)
+
+    def write(cell: Measured) -> None:
+        write_subsets(Path(run) / "subsets", [cell])
+        append_rows(Path(run) / "results.jsonl", [{**about, "run": str(run), **cell.row(), "command": command}])
+
+    found = measure(task, model, prepared, drawn, bootstrap, baseline, write)
     show(about["task"], task.higher_is_better, found)
     print(f"{about['task']} on {prepared.name}: {time.perf_counter() - started:.0f} s")
     return found
@@ -74,11 +72,18 @@ evaluate.choices = TASKS  # type: ignore[attr-defined]
 
 
 def measure(
-    task: Any, model: Model, corpus: PreparedCorpus, seeds: Sequence[int], draws: int, baseline: bool = True
+    task: Any,
+    model: Model,
+    corpus: PreparedCorpus,
+    seeds: Sequence[int],
+    draws: int,
+    baseline: bool = True,
+    on_cell: Callable[[Measured], None] | None = None,
 ) -> Found:
     """``{(encoder, fraction): cells}`` of a run and, beside it, of random encoders, one for each seed.
 
-    Every cell notes which encoder it is of, ``encoder`` and ``checkpoint``.
+    Every cell notes which encoder it is of, ``encoder`` and ``checkpoint``, and goes to ``on_cell`` as soon as it is
+    there, so that an interruption costs no more than the cell at hand.
     """
     from lingula.api import fresh
 
@@ -89,6 +94,8 @@ def measure(
             measured.notes = {**more, **measured.notes, "encoder": encoder.name, "checkpoint": encoder.checkpoint}
             fraction = measured.cell.fraction if measured.cell else None
             found.setdefault((encoder.name, fraction), []).append(measured)
+            if on_cell is not None:
+                on_cell(measured)
 
     note(model, task.cells(seeds))
     for seed in seeds if baseline else ():
