@@ -115,11 +115,13 @@ def letterbox_mask(mask: np.ndarray, size: int) -> np.ndarray:
         raise ValueError(f"expected a mask of shape (H, W) in bool, got {mask.shape} in {mask.dtype}")
     geometry = Geometry.of(mask.shape[0], mask.shape[1], size)
     rows, columns = geometry.shape
+    square = np.zeros((size, size), dtype=bool)
+    if not mask.any():  # most masks of most corpora
+        return square
     shrinks = rows <= mask.shape[0] and columns <= mask.shape[1]
     covered = cv2.resize(
         mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
-    square = np.zeros((size, size), dtype=bool)
     square[geometry.pad_y : geometry.pad_y + rows, geometry.pad_x : geometry.pad_x + columns] = covered >= 0.5
     return square
 
