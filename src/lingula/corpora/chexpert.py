@@ -43,33 +43,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from lingula.data.class_sample import hash_order, id_hash, only_class, sample_by_class
+from lingula.data.chexpert import COMPETITION, LABELS, OTHERS, check_views, draw_5x200, in_5x200
+from lingula.data.class_sample import hash_order, id_hash, only_class
 from lingula.data.reader import Stated, find_file, fingerprint_of
 from lingula.data.study import LeftOut, Study
 from lingula.data.tables import Table, label_value, read_table
-from lingula.registry import UserError, nearest
+from lingula.registry import UserError
 
-COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-LABELS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
-OTHERS = tuple(name for name in LABELS if name not in (*COMPETITION, "No Finding"))
-PER_CLASS = 200
 EXPERT_FILMS = 202  # frontal films of valid.csv
-VIEWS = ("frontal", "lateral", "AP", "PA", "LL", "RL")
 FOLDERS = ("", "CheXpert-v1.0", "CheXpert-v1.0-small", "CheXpert-v1.0 batch 1 (validate & csv)")
 TEST_TABLES = ("test.csv", "test_labels.csv", "groundtruth.csv")
 WHENCE = "Stanford AIMI, https://stanfordaimi.azurewebsites.net/datasets/8cbd9ed4-2eb9-4565-affc-111cf4f7ebe2"
@@ -115,10 +96,7 @@ class CheXpert:
 
     def __post_init__(self) -> None:
         self.root = Path(self.root)
-        known = {name.lower() for name in VIEWS}
-        for view in self.views:
-            if view.lower() not in known:
-                raise UserError(f"unknown view '{view}'{nearest(view, VIEWS) or '; known: ' + ', '.join(VIEWS)}")
+        check_views(self.views)
 
     @property
     def label_groups(self) -> dict[str, list[str]]:
@@ -185,10 +163,7 @@ class CheXpert:
     def _placed(self, film: Study) -> Study | LeftOut:
         """The film in its split, or why it has no place in this part."""
         if self.part == "5x200":
-            own = self._five_by_200.get(film.study_id)
-            if own is None:
-                return LeftOut(film.row, "not of the 5x200 set", bad=False)
-            return replace(film, split="test", labels={name: float(name == own) for name in COMPETITION})
+            return in_5x200(film, self._five_by_200)
         if film.split != "train":
             return film
         if film.patient_id in self._held_out:
@@ -204,13 +179,11 @@ class CheXpert:
         for film in self._films("train", ["frontal"]):
             if isinstance(film, Study) and (own := only_class(film.labels, COMPETITION, OTHERS)):
                 classes[film.study_id] = own
-        ids = list(classes)
         try:
-            drawn = sample_by_class(ids, list(classes.values()), PER_CLASS, self.sample_seed, COMPETITION)
+            return draw_5x200(classes, self.sample_seed)
         except UserError as err:
             way_out = "" if self.part == "5x200" else "; to hold out none: --hold_out_5x200 false"
             raise UserError(f"{self._tables['train']}: no 5x200 set: {err}{way_out}") from err
-        return {ids[place]: classes[ids[place]] for place in drawn}
 
     @cached_property
     def _held_out(self) -> set[str]:

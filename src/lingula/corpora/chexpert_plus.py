@@ -48,26 +48,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from lingula.data.class_sample import id_hash, only_class, sample_by_class
+from lingula.data.chexpert import COMPETITION, LABELS, OTHERS, check_views, draw_5x200, in_5x200
+from lingula.data.class_sample import id_hash, only_class
 from lingula.data.reader import Stated, find_file, find_folder, fingerprint_of
 from lingula.data.study import LeftOut, Sentence, Study
 from lingula.data.tables import Table, label_value, read_table
-from lingula.registry import UserError, nearest
+from lingula.registry import UserError
 
-COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-OTHERS = (
-    "Enlarged Cardiomediastinum",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Pneumonia",
-    "Pneumothorax",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
-LABELS = (*COMPETITION, *OTHERS, "No Finding")
-PER_CLASS = 200
-VIEWS = ("frontal", "lateral", "AP", "PA", "LL", "RL")
 PLACES = {
     "png": ("PNG", "PNG/PNG", "."),
     "dcm": ("DICOM", "DICOM/Uncompressed", "."),
@@ -124,10 +111,7 @@ class CheXpertPlus:
         self.root = Path(self.root)
         self.images = Path(self.images) if self.images else None
         self.label_table = Path(self.label_table) if self.label_table else None
-        known = {name.lower() for name in VIEWS}
-        for view in self.views:
-            if view.lower() not in known:
-                raise UserError(f"unknown view '{view}'{nearest(view, VIEWS) or '; known: ' + ', '.join(VIEWS)}")
+        check_views(self.views)
 
     @property
     def label_groups(self) -> dict[str, list[str]]:
@@ -208,10 +192,7 @@ class CheXpertPlus:
     def _placed(self, film: Study) -> Study | LeftOut:
         """The film as it stands in this part, or why it has no place there."""
         if self.part == "5x200":
-            own = self._five_by_200.get(film.study_id)
-            if own is None:
-                return LeftOut(film.row, "not of the 5x200 set", bad=False)
-            return replace(film, split="test", labels={name: float(name == own) for name in COMPETITION})
+            return in_5x200(film, self._five_by_200)
         if film.split is None and film.patient_id in self._held_out:
             return LeftOut(film.row, f"held out for the 5x200 set: {film.patient_id}", bad=False)
         return film
@@ -227,12 +208,10 @@ class CheXpertPlus:
             own = only_class(film.labels, COMPETITION, OTHERS)
             if own and isinstance(_with_report(film, row), Study):
                 classes[film.study_id] = own
-        ids = list(classes)
         try:
-            drawn = sample_by_class(ids, list(classes.values()), PER_CLASS, self.sample_seed, COMPETITION)
+            return draw_5x200(classes, self.sample_seed)
         except UserError as err:
             raise UserError(f"{self._table_file}: no 5x200 set: {err}{self._way_out}") from err
-        return {ids[place]: classes[ids[place]] for place in drawn}
 
     @cached_property
     def _held_out(self) -> set[str]:
