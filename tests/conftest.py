@@ -11,33 +11,45 @@ import pytest
 import torch
 
 from lingula.batch import Batch, Reports
+from lingula.methods import METHODS
 
 IMAGE_SIZE = 32
 VOCABULARY = 40
 
+# Options that make a method small enough to test. A method without a line here is tested as its recipes have it.
+SMALLER = {
+    "clip": {"dim": 16},
+    "cm-cgns": {"dim": 32, "clusters": 4, "decoder_widths": (8, 8, 4, 4, 4)},
+}
+ONLY_ON = {}  # an encoder for the methods that do not take every one
+
 
 def make_reports(sentence_counts: Sequence[int], generator: torch.Generator, first_key: int = 100) -> Reports:
     """Random reports: a [CLS], sentences of two to four tokens, a [SEP], and padding up to the longest."""
-    ids, places, reports, positions = [], [], [], []
+    ids, places, words, reports, positions = [], [], [], [], []
     for report, count in enumerate(sentence_counts):
-        row, place = [1], [-1]
+        row, place, word = [1], [-1], [-1]
         for position in range(count):
             length = int(torch.randint(2, 5, (1,), generator=generator))
             row += torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
             place += [len(reports)] * length
+            word += [word[-1] + 1 + piece // 2 for piece in range(length)]  # words of two pieces, and some of one
             reports.append(report)
             positions.append(position)
         ids.append([*row, 2])
         places.append([*place, -1])
+        words.append([*word, -1])
     longest = max(map(len, ids))
     return Reports(
         token_ids=torch.tensor([row + [0] * (longest - len(row)) for row in ids]),
         token_mask=torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in ids]),
         sentence_of_token=torch.tensor([row + [-1] * (longest - len(row)) for row in places]),
+        word_of_token=torch.tensor([row + [-1] * (longest - len(row)) for row in words]),
         report_of_sentence=torch.tensor(reports),
         position_of_sentence=torch.tensor(positions),
         sentence_key=first_key + torch.arange(len(reports)),
         max_sentences=max(sentence_counts),
+        max_words=max(map(max, words)) + 1,
     )
 
 
@@ -63,10 +75,12 @@ def take(batch: Batch, order: Sequence[int]) -> Batch:
         token_ids=old.token_ids[order],
         token_mask=old.token_mask[order],
         sentence_of_token=relabel[old.sentence_of_token[order]],
+        word_of_token=old.word_of_token[order],
         report_of_sentence=torch.tensor([order.index(int(old.report_of_sentence[n])) for n in sentences]),
         position_of_sentence=old.position_of_sentence[sentences],
         sentence_key=old.sentence_key[sentences],
         max_sentences=int(old.position_of_sentence[sentences].max()) + 1,
+        max_words=int(old.word_of_token[order].max()) + 1,
     )
     return Batch(batch.images[order], batch.rows[order], batch.seed, reports)
 
@@ -77,16 +91,17 @@ def pad(batch: Batch, tokens: int = 5, sentences: int = 3) -> Batch:
     old = batch.reports
     grown = {
         name: torch.nn.functional.pad(getattr(old, name), (0, tokens), value=value)
-        for name, value in (("token_ids", 0), ("token_mask", False), ("sentence_of_token", -1))
+        for name, value in (("token_ids", 0), ("token_mask", False), ("sentence_of_token", -1), ("word_of_token", -1))
     }
-    return replace(batch, reports=replace(old, **grown, max_sentences=old.max_sentences + sentences))
+    grown |= {"max_sentences": old.max_sentences + sentences, "max_words": old.max_words + 2}
+    return replace(batch, reports=replace(old, **grown))
 
 
 def as_double(batch: Batch) -> Batch:
     return replace(batch, images=batch.images.double())
 
 
-def make_encoders(seed: int = 0) -> tuple[torch.nn.Module, torch.nn.Module]:
+def make_encoders(seed: int = 0, image_encoder: str = "small_resnet") -> dict[str, torch.nn.Module]:
     """The library's own towers, as small as they come: 2 x 2 patches of width 96, tokens of width 16."""
     from transformers import BertConfig
 
@@ -104,7 +119,16 @@ def make_encoders(seed: int = 0) -> tuple[torch.nn.Module, torch.nn.Module]:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    return ImageEncoder("small_resnet", IMAGE_SIZE), TextEncoder(config)
+    return {"image_encoder": ImageEncoder(image_encoder, IMAGE_SIZE), "text_encoder": TextEncoder(config)}
+
+
+def make_method(name: str, options: dict, seed: int = 0, image_encoder: str | None = None) -> torch.nn.Module:
+    """A method on such towers; one of films alone has no text encoder."""
+    factory = METHODS[name]
+    towers = make_encoders(seed, image_encoder or ONLY_ON.get(name, "small_resnet"))
+    if not factory.uses_text:
+        del towers["text_encoder"]
+    return factory(**towers, image_size=IMAGE_SIZE, **options)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -116,7 +140,15 @@ def _one_thread() -> None:
 def tiny() -> SimpleNamespace:
     """``tiny.batch((2, 1, 3))``, ``tiny.encoders()``, and what can be done to a batch."""
     return SimpleNamespace(
-        batch=make_batch, encoders=make_encoders, take=take, pad=pad, double=as_double, image_size=IMAGE_SIZE
+        batch=make_batch,
+        encoders=make_encoders,
+        method=make_method,
+        smaller=SMALLER,
+        only_on=ONLY_ON,
+        take=take,
+        pad=pad,
+        double=as_double,
+        image_size=IMAGE_SIZE,
     )
 
 

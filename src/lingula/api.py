@@ -13,6 +13,7 @@ Example (also in the README)::
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ class Attention:
 
     Attributes:
         texts: the S sentences.
-        weights: ``(S, P)`` in (0, 1), one a patch.
+        weights: ``(S, P)``, one a patch: attention, or the cosine of sentence and patch, as the method has it.
         grid: ``(h, w)`` of the patches.
         maps: ``(S, H, W)`` the weights on the film's own pixels, bilinear; NaN where the encoder never saw the film.
     """
@@ -72,40 +73,56 @@ class Attention:
     maps: np.ndarray
 
 
+TOWERS = ("image_encoder", "text_encoder", "image_size")  # what a method is built on, and no option of it
+
+
 def build_method(
     name: str,
     options: dict[str, Any],
     image_encoder: str,
     text_config: Any,
     image_size: int,
-    pretrained_image: bool = False,
+    pretrained_image: bool | Path = False,
     text_weights: str | None = None,
 ) -> nn.Module:
-    """A method on its two towers, with fresh or published weights.
+    """A method on its towers, with fresh or published weights.
 
+    Args:
+        name: of the method.
+        options: of the method.
+        image_encoder: its name.
+        text_config: of its text encoder; not used by a method of films alone.
+        image_size: H = W in pixels.
+        pretrained_image: the image encoder's published weights, or a file of them.
+        text_weights: name or folder of the text encoder's.
     Raises:
         UserError: for an unknown method, encoder or option, or a value that the method refuses.
     """
     factory = METHODS[name]
-    check_options(f"method '{name}'", factory, options)
-    image = ImageEncoder(image_encoder, image_size, pretrained_image)
-    text = TextEncoder(text_config, text_weights)
+    check_options(f"method '{name}'", factory, options, not_options=TOWERS)
+    towers: dict[str, Any] = {"image_encoder": ImageEncoder(image_encoder, image_size, pretrained_image)}
+    if factory.uses_text:
+        towers["text_encoder"] = TextEncoder(text_config, text_weights)
     try:
-        method: nn.Module = factory(image, text, image_size, **options)
+        method: nn.Module = factory(**towers, image_size=image_size, **options)
     except (TypeError, ValueError) as err:
         raise UserError(f"method '{name}': {err}") from err
     return method
 
 
 def method_of(run: Path | str) -> tuple[nn.Module, Any, dict[str, Any]]:
-    """The method of a run with *untrained* weights, its tokenizer, and its ``run.json``."""
+    """The method of a run with *untrained* weights, its tokenizer, and its ``run.json``.
+
+    A method of films alone has no tokenizer: ``None``.
+    """
     from transformers import AutoConfig
 
     run = Path(run)
     made = read_run(run)
-    config = AutoConfig.from_pretrained(run / "text_encoder")
+    reads = METHODS[made["method"]].uses_text
+    config = AutoConfig.from_pretrained(run / "text_encoder") if reads else None
     method = build_method(made["method"], made["options"], made["image_encoder"], config, made["image_size"])
-    return method, load_tokenizer(run / "tokenizer"), made
+    return method, load_tokenizer(run / "tokenizer") if reads else None, made
 
 
 def load(run: Path | str, device: str | torch.device = "cpu") -> Model:
@@ -185,8 +202,9 @@ class Model:
         """Embed reports, one or several; each is split into sentences as in training.
 
         Raises:
-            UserError: for a report without a sentence of two words.
+            UserError: for a report without a sentence of two words, or a method of films alone.
         """
+        self._can("encode_text", "reads no reports")
         split, tokenised = self._reports([reports] if isinstance(reports, str) else list(reports))
         _, embedding, sentences = self.method.encode_text(tokenised)
         counts = torch.bincount(tokenised.report_of_sentence, minlength=len(split)).tolist()
@@ -199,13 +217,17 @@ class Model:
         Raises:
             UserError: as :meth:`encode_image` and :meth:`encode_text`.
         """
+        self._can("attention_maps", "reads no reports, and so has no place where a sentence looks")
         film, geometry = self._prepare(image)
         (texts,), tokenised = self._reports([report])
-        weights = self.method.attend(film.to(self.device), tokenised).sentence_weights.float().cpu()
-        grid = self.method.image_encoder.grid
+        grids = self.method.attention_maps(film.to(self.device), tokenised).float().cpu()
         room = self.made["resize_to"] - self.made["image_size"]
-        maps = on_original(weights.unflatten(1, grid), geometry, self.made["image_size"], room // 2)
-        return Attention(texts, weights, grid, maps)
+        maps = on_original(grids, geometry, self.made["image_size"], room // 2)
+        return Attention(texts, grids.flatten(1), (grids.shape[1], grids.shape[2]), maps)
+
+    def _can(self, what: str, otherwise: str) -> None:
+        if not hasattr(self.method, what):
+            raise UserError(f"method '{self.made['method']}' {otherwise}")
 
     def _prepare(self, film: Film) -> tuple[Tensor, Geometry]:
         size = self.made["resize_to"]
@@ -252,18 +274,35 @@ def fresh(model: Model, seed: int) -> Model:
     return _untrained(model, seed, False, f"random-{seed}")
 
 
-def imagenet(model: Model) -> Model:
-    """The same architecture with timm's published weights in its image encoder, and random ones elsewhere.
+def imagenet(model: Model, weights: Path | None = None) -> Model:
+    """The same architecture with ImageNet's weights in its image encoder, and random ones elsewhere.
+
+    Args:
+        model: the architecture.
+        weights: a file of them; timm's published ones if not given.
+    Raises:
+        UserError: where those weights cannot be had, or do not fit.
+    """
+    return _untrained(model, 0, weights or True, imagenet_name(model, weights))
+
+
+def imagenet_name(model: Model, weights: Path | None = None) -> str:
+    """What tells the weights of :func:`imagenet` from others: ``imagenet-``, and the encoder's name or the file's hash.
 
     Raises:
-        UserError: where those weights cannot be had.
+        UserError: if there is no such file.
     """
-    return _untrained(model, 0, True, f"imagenet-{model.made['image_encoder']}")
+    if weights is None:
+        return f"imagenet-{model.made['image_encoder']}"
+    if not weights.is_file():
+        raise UserError(f"no weights of the image encoder '{model.made['image_encoder']}' at {weights}")
+    return f"imagenet-{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}"
 
 
-def _untrained(model: Model, seed: int, pretrained: bool, checkpoint: str) -> Model:
+def _untrained(model: Model, seed: int, pretrained: bool | Path, checkpoint: str) -> Model:
     torch.manual_seed(seed)
-    config = copy.deepcopy(model.method.text_encoder.backbone.config)
+    reads = hasattr(model.method, "text_encoder")
+    config = copy.deepcopy(model.method.text_encoder.backbone.config) if reads else None
     made = {**model.made, "checkpoint_sha256": checkpoint}
     method = build_method(
         made["method"], made["options"], made["image_encoder"], config, made["image_size"], pretrained

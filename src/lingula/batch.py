@@ -1,8 +1,8 @@
 """What travels from the loader to the encoders and from the encoders to the heads. Floor 0: tensors, nothing of ours.
 
 Letters: ``B`` pairs, ``V`` views of a film, ``T`` tokens of a report, ``S`` sentences of a report (ragged), ``N``
-sentences of the batch (the sum of S), ``P`` patches, ``D`` width, ``C`` channels, ``H, W`` pixels. Masks are True
-where something is real.
+sentences of the batch (the sum of S), ``W`` words of a report, ``P`` patches, ``D`` width, ``C`` channels, ``H, W``
+pixels. Masks are True where something is real.
 """
 
 from __future__ import annotations
@@ -37,20 +37,24 @@ class Reports(Movable):
         token_ids: ``(B, T)`` int64.
         token_mask: ``(B, T)`` bool.
         sentence_of_token: ``(B, T)`` int64 in ``[0, N)``; -1 for ``[CLS]``, ``[SEP]`` and padding.
+        word_of_token: ``(B, T)`` int64 in ``[0, W)``, the place of the token's word in its own report, from 0; -1 as
+            above. A word may be several word pieces.
         report_of_sentence: ``(N,)`` int64 in ``[0, B)``, ascending.
         position_of_sentence: ``(N,)`` int64, the sentence's place in its own report, from 0.
         sentence_key: ``(N,)`` int64, the same for the same sentence of the corpus in whatever batch it comes.
-        max_sentences: the largest S, known on the host so that nobody has to ask the device.
+        max_sentences, max_words: the largest S and W, known on the host so that nobody has to ask the device.
         meaning: ``(N,)`` int64, equal where two sentences mean the same; -1 unknown. ``None`` where no truth is known.
     """
 
     token_ids: Tensor
     token_mask: Tensor
     sentence_of_token: Tensor
+    word_of_token: Tensor
     report_of_sentence: Tensor
     position_of_sentence: Tensor
     sentence_key: Tensor
     max_sentences: int
+    max_words: int
     meaning: Tensor | None = None
 
     @property

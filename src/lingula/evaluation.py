@@ -3,6 +3,7 @@
 A task is a dataclass of options with
 
 - ``higher_is_better``: ``{metric: bool}``, the metrics that get an interval; the first is the one that tables show;
+- ``needs``: what it asks of a method beyond an image encoder, by the names of attributes, such as ``encode_text``;
 - ``cells(seeds)``: the ``(fraction, seed)`` pairs that it is measured at; :func:`cells_of` for most, a single
   ``Cell()`` for a task that trains nothing;
 - ``measure(model, corpus, cells, draws)``: one :class:`Measured` for each of the cells, in their order.
@@ -32,8 +33,9 @@ class Encoders(Protocol):
     """What a task may ask of what it measures; :class:`lingula.api.Model` is one.
 
     Attributes:
-        method: the ``nn.Module`` with ``image_encoder`` and, where it reads reports, ``encode_image``, ``encode_text``
-            and ``attend``; in evaluation mode. A task never changes its weights: one that trains copies it.
+        method: the ``nn.Module`` with ``image_encoder``, ``encode_image(images)`` and, where it reads reports,
+            ``text_encoder``, ``encode_text(reports)`` and ``attention_maps(images, reports)``; in evaluation mode. A
+            task never changes its weights: one that trains copies it.
         tokenizer: of its text encoder.
         name: of the method, or ``random``.
         checkpoint: hash of its weights.
@@ -99,11 +101,28 @@ class Task(Protocol):
     """See the head of this module."""
 
     higher_is_better: dict[str, bool]
+    needs: tuple[str, ...]
 
     def cells(self, seeds: Sequence[int]) -> list[Cell]: ...
     def measure(
         self, model: Encoders, corpus: PreparedCorpus, cells: Sequence[Cell], draws: int
     ) -> Iterator[Measured]: ...
+
+
+def lacking(task: Task, method: Any) -> str | None:
+    """The first thing that a task needs and a method has not; ``None`` where it can be measured."""
+    return next((name for name in task.needs if not hasattr(method, name)), None)
+
+
+def check_can(task: Task, model: Encoders) -> None:
+    """
+    Raises:
+        UserError: if the task needs what the method has not.
+    """
+    missing = lacking(task, model.method)
+    if missing is not None:
+        why = {"encode_text": "it learns from films alone"}.get(missing, f"it has no {missing}")
+        raise UserError(f"{type(task).__name__} cannot be measured of method '{model.name}': {why}")
 
 
 def cells_of(fractions: Sequence[float], seeds: Sequence[int]) -> list[Cell]:

@@ -78,16 +78,17 @@ _KINDS: tuple[tuple[type, Any, str], ...] = (
 )
 
 
-def check_options(what: str, factory: Any, options: Mapping[str, Any]) -> None:
+def check_options(what: str, factory: Any, options: Mapping[str, Any], not_options: Iterable[str] = ()) -> None:
     """Refuse options that ``factory`` does not take, naming the nearest that it does, and values of another kind.
 
-    The kind is that of the default: true or false, a whole number, a number, a word.
+    The kind is that of the default: true or false, a whole number, a number, a word. ``not_options`` are parameters
+    that others give.
 
     Raises:
         UserError: for the first option that is wrong.
     """
     parameters = inspect.signature(factory).parameters
-    known = [name for name in parameters if name != "self"]
+    known = [name for name in parameters if name not in ("self", *not_options)]
     for option, value in options.items():
         if option not in known:
             hint = nearest(option, known) or f"; known: {', '.join(known)}"

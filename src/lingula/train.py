@@ -56,7 +56,7 @@ def fit(
     for step in range(start, steps):
         torch.manual_seed((seed * 1_000_003 + step) * 1_009 + fabric.global_rank)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step)
+            group["lr"] = learning_rate(step) * group.get("scale", 1.0)
         for micro in range(accumulate):
             batch = loader.batch(step * accumulate + micro)
             last = micro == accumulate - 1

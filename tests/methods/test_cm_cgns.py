@@ -17,7 +17,7 @@ WEIGHTS = {"global": 2.0, "report": 3.0, "margin": 5.0, "image": 7.0, "reconstru
 
 
 def build(tiny, **options):
-    model = CMCGNS(*tiny.encoders(), tiny.image_size, **TINY | options).double()
+    model = tiny.method("cm-cgns", TINY | options).double()
     with torch.no_grad():
         for p in model.text_encoder.parameters():
             p.mul_(3)  # a fresh BERT says nearly the same of every sentence
@@ -291,7 +291,7 @@ def test_the_learnt_temperature_is_held(tiny):
     image, report = torch.randn(3, 8).double(), torch.randn(3, 8).double()
     for wanted, held in ((1e-5, 0.01), (0.3, 0.3), (50.0, 1.0)):
         with torch.no_grad():
-            model.log_temperature.fill_(math.log(wanted))
+            model.temperature_global.logarithm.fill_(math.log(wanted))
         expected = literal_infonce(image.tolist(), report.tolist(), held)
         expected += literal_infonce(report.tolist(), image.tolist(), held)
         assert model.global_loss(image, report).item() == pytest.approx(expected, rel=1e-5)
@@ -299,7 +299,7 @@ def test_the_learnt_temperature_is_held(tiny):
 
 @pytest.mark.parametrize("options", [{}, {"clustering": "online", "clusters": 3}, {"hard_negatives": "batch"}])
 def test_finite_in_bfloat16_autocast(tiny, options):
-    model = CMCGNS(*tiny.encoders(), tiny.image_size, **TINY | options)
+    model = tiny.method("cm-cgns", TINY | options)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         terms = model(tiny.batch((2, 1, 3)))
     assert all(term.isfinite() for term in terms.values())
@@ -320,7 +320,7 @@ def test_finite_in_bfloat16_autocast(tiny, options):
 )
 def test_errors(tiny, option, words):
     with pytest.raises(ValueError, match=words):
-        CMCGNS(*tiny.encoders(), tiny.image_size, **option)
+        tiny.method("cm-cgns", option)
 
 
 # The released code's bank of centres, inside the method.

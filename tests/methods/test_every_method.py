@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 
 import pytest
 import torch
 
+from lingula.commands.pretrain import pretrain
+from lingula.data.loader import SENTENCES
 from lingula.methods import METHODS
-from lingula.registry import check_options
+from lingula.optim import OPTIMIZERS, SCHEDULES, Stage, from_scratch
+from lingula.registry import UserError, check_options
 
-# Sizes that make a method small enough to test. A method without a line here is tested as its recipes have it.
-SMALLER = {"cm-cgns": {"dim": 32, "clusters": 4, "decoder_widths": (8, 8, 4, 4, 4)}}
 RECIPES = [(name, recipe) for name in METHODS for recipe in METHODS[name].recipes]
+BACKBONES = ("resnet18", "small_vit", "vit_tiny_patch16_224")
 
 
 @pytest.fixture(params=RECIPES, ids=lambda pair: "-".join(pair))
 def build(request, tiny):
     """A function from a seed to the method, on tiny encoders, with all terms of its last stage."""
     name, recipe_name = request.param
-    method = METHODS[name]
-    recipe = method.recipes[recipe_name]
+    recipe = METHODS[name].recipes[recipe_name]
 
     def make(seed=0):
-        image_encoder, text_encoder = tiny.encoders(seed)
-        options = recipe.options | SMALLER.get(name, {})
-        model = method(image_encoder, text_encoder, image_size=tiny.image_size, **options)
+        model = tiny.method(name, recipe.options | tiny.smaller.get(name, {}), seed)
         model.weights = dict(recipe.stages[-1].weights)
         return model
 
@@ -79,7 +79,7 @@ def test_gradient_reaches_every_parameter(build, batch):
     total(model(batch())).backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
-    for tower in (model.image_encoder, model.text_encoder):
+    for tower in [model.image_encoder, *([model.text_encoder] if model.uses_text else [])]:
         norms = [p.grad.abs().max().item() for p in tower.parameters() if p.requires_grad]
         # Exceptions have their reasons: softmax cannot see a key's bias, and the words that did not occur.
         assert sum(norm > 0 for norm in norms) >= 0.9 * len(norms)
@@ -130,11 +130,20 @@ def test_save_and_load_give_equal_outputs(build, batch):
 @pytest.mark.parametrize("counts", [(1,), (3,), (1, 1), (1, 1, 1)], ids=str)
 def test_one_pair_and_reports_of_one_sentence(build, batch, counts):
     model = build()
+    if len(counts) < model.smallest_batch:
+        return  # test_a_batch_that_is_too_small_is_refused_in_words
     terms = model(batch(counts))
     total(terms).backward()
     model.after_step()
     assert all(term.isfinite() for term in terms.values())
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].smallest_batch > 1])
+def test_a_batch_that_is_too_small_is_refused_in_words(name, tiny_corpus, tmp_path):
+    assert METHODS[name].smallest_batch == 2  # what BatchNorm needs; nobody should ask for more
+    with pytest.raises(UserError, match="needs a batch_size of 2 or more, got 1"):
+        pretrain(tiny_corpus, tmp_path / "run", method=name, recipe="scratch", batch_size=1)
 
 
 def test_evaluation_changes_no_state(build, batch):
@@ -153,8 +162,91 @@ def test_evaluation_changes_no_state(build, batch):
 
 @pytest.mark.parametrize(("name", "recipe_name"), RECIPES)
 def test_a_recipe_builds_as_it_stands(name, recipe_name, tiny):
-    method = METHODS[name]
-    recipe = method.recipes[recipe_name]
-    check_options(name, method, recipe.options)
-    method(*tiny.encoders(), image_size=tiny.image_size, **recipe.options)
+    recipe = METHODS[name].recipes[recipe_name]
+    check_options(name, METHODS[name], recipe.options)
+    tiny.method(name, recipe.options)
     assert all(stage.epochs > 0 and any(stage.weights.values()) for stage in recipe.stages)
+    assert recipe.optimizer in OPTIMIZERS
+    assert recipe.schedule in SCHEDULES
+    assert recipe.sentences in SENTENCES
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_the_papers_recipe_and_one_from_scratch(name, tiny):
+    """And all from scratch are alike but for their options, so that they can be compared."""
+    recipes = METHODS[name].recipes
+    assert {"paper", "scratch"} <= set(recipes)
+    scratch, common = recipes["scratch"], from_scratch(Stage(10, {}))
+    assert sum(stage.epochs for stage in scratch.stages) == 10
+    free = ("stages", "options", "sentences", "augmentation", *(["image_encoder"] if name in tiny.only_on else []))
+    for field in dataclasses.fields(scratch):
+        if field.name not in free:
+            assert getattr(scratch, field.name) == getattr(common, field.name), field.name
+
+
+@pytest.mark.parametrize("encoder", BACKBONES)
+@pytest.mark.parametrize("name", METHODS)
+def test_residual_networks_and_vision_transformers(name, encoder, tiny, batch):
+    """Any timm model that gives maps or tokens, or a refusal that says which it takes."""
+    options = METHODS[name].recipes["scratch"].options | tiny.smaller.get(name, {})
+    if name in tiny.only_on and "vit" not in encoder:
+        with pytest.raises(ValueError, match="vision transformer"):
+            tiny.method(name, options, image_encoder=encoder)
+        return
+    model = tiny.method(name, options, image_encoder=encoder)
+    model.weights = dict(METHODS[name].recipes["scratch"].stages[-1].weights)
+    loss = total(model(batch()))
+    loss.backward()
+    assert loss.isfinite()
+    assert model.image_encoder.name == encoder
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.image_encoder.parameters())
+
+
+# What the tasks ask of a method.
+
+
+def test_films_can_be_encoded_alone(build, batch):
+    model = build().eval()
+    images = batch().image
+    features, embedding, patches = model.encode_image(images)
+    count = len(images)
+    assert features.pooled.shape == (count, model.image_encoder.width)
+    assert embedding.shape[0] == count
+    assert embedding.ndim == 2
+    assert patches.shape[0] == count
+    one = model.encode_image(images[:1])[1]
+    torch.testing.assert_close(one, embedding[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_reports_can_be_encoded_alone_and_looked_for_on_their_films(build, batch):
+    model = build().eval()
+    if not model.uses_text:
+        assert not hasattr(model, "encode_text")
+        assert not hasattr(model, "attention_maps")
+        return
+    data = batch()
+    features, embedding, sentences = model.encode_text(data.reports)
+    assert embedding.shape == (len(data), model.encode_image(data.image)[1].shape[1])
+    assert len(sentences) == len(features.sentences) == data.reports.sentence_count
+    maps = model.attention_maps(data.image, data.reports)
+    assert maps.shape[0] == data.reports.sentence_count
+    assert maps[0].numel() == model.encode_image(data.image)[2].shape[1]
+    assert maps.isfinite().all()
+    assert maps.std() > 0
+
+
+def test_attention_maps_follow_film_and_report(build, batch, tiny):
+    """Another order of the pairs gives the same maps in that order; each sentence's map is of its own film."""
+    model = in_double(build())
+    if not model.uses_text:
+        return
+    data = tiny.double(batch())
+    maps = model.attention_maps(data.image, data.reports)
+    order = [2, 0, 3, 1]
+    taken = tiny.take(data, order)
+    places = [n for r in order for n in (data.reports.report_of_sentence == r).nonzero()[:, 0].tolist()]
+    torch.testing.assert_close(model.attention_maps(taken.image, taken.reports), maps[places], rtol=1e-6, atol=1e-8)
+    other = data.images.clone()
+    other[0] = -other[0]
+    changed = (model.attention_maps(other[:, 0], data.reports) - maps).abs().amax((1, 2)) > 1e-9
+    assert changed.tolist() == (data.reports.report_of_sentence == 0).tolist()

@@ -8,7 +8,7 @@ from lingula.registry import UserError
 
 
 def test_the_contract(tiny):
-    _, encoder = tiny.encoders()
+    encoder = tiny.encoders()["text_encoder"]
     reports = tiny.batch((2, 1, 3)).reports
     features = encoder.eval()(reports)
     assert features.tokens.shape == (*reports.token_ids.shape, encoder.width)
@@ -20,7 +20,7 @@ def test_the_contract(tiny):
 
 
 def test_a_sentence_is_read_in_the_context_of_its_own_report_only(tiny):
-    _, encoder = tiny.encoders()
+    encoder = tiny.encoders()["text_encoder"]
     encoder.eval()
     reports = tiny.batch((2, 1, 3)).reports
     before = encoder(reports).sentences
@@ -30,7 +30,7 @@ def test_a_sentence_is_read_in_the_context_of_its_own_report_only(tiny):
 
 
 def test_padding_changes_nothing(tiny):
-    _, encoder = tiny.encoders()
+    encoder = tiny.encoders()["text_encoder"]
     batch = tiny.batch((2, 1, 3))
     encoder.eval()
     one, other = encoder(batch.reports), encoder(tiny.pad(batch, tokens=9).reports)
@@ -38,7 +38,7 @@ def test_padding_changes_nothing(tiny):
 
 
 def test_every_parameter_gets_a_gradient(tiny):
-    _, encoder = tiny.encoders()
+    encoder = tiny.encoders()["text_encoder"]
     encoder(tiny.batch((2, 1)).reports).sentences.square().sum().backward()
     assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
 

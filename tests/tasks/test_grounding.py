@@ -25,17 +25,17 @@ def test_cells_touched_by_boxes():
 def model_of(loader, choose, tokenizer=None, film_rows=None):
     """A model whose sentences look where ``choose(cells that their box touches)`` says."""
 
-    def attend(images, reports):
+    def attention_maps(images, reports):
         weights = torch.zeros(reports.sentence_count, GRID[0] * GRID[1])
         counts = torch.bincount(reports.report_of_sentence, minlength=len(images))
         rows = np.searchsorted(loader.tokens.first_sentence, reports.sentence_key.numpy(), side="right") - 1
         for place, _, box in boxes_of_batch(loader, torch.from_numpy(np.unique(rows)), counts):
             weights[place] = choose(torch.from_numpy(cells_touched(box, GRID, SIZE)))
-        return SimpleNamespace(sentence_weights=weights)
+        return weights.unflatten(1, GRID)
 
     method = SimpleNamespace(
         eval=lambda: None,
-        attend=attend,
+        attention_maps=attention_maps,
         image_encoder=SimpleNamespace(grid=GRID),
         text_encoder=SimpleNamespace(max_tokens=512),
     )
@@ -82,14 +82,14 @@ def test_names_of_boxes_in_a_template_for_films_without_reports(loader):
     """Every box of a film is pointed at once; here by attention that always looks at the film's first row."""
     asked = []
 
-    def attend(images, reports):
+    def attention_maps(images, reports):
         asked.append((len(images), loader.tokenizer.decode(reports.token_ids[0], skip_special_tokens=True)))
         weights = torch.zeros(reports.sentence_count, GRID[0] * GRID[1])
         weights[:, 0] = 1
-        return SimpleNamespace(sentence_weights=weights)
+        return weights.unflatten(1, GRID)
 
     model = model_of(loader, None)
-    model.method.attend = attend
+    model.method.attention_maps = attention_maps
     corpus = loader.corpus
     task = Grounding(phrases="names", names=["effusion", "cardiomegaly"], template="there is {}.")
     (found,) = task.measure(model, corpus, [Cell()], 20)

@@ -208,8 +208,8 @@ def notes(table: Table) -> list[str]:
     """What a reader must know of a table's numbers."""
     counts = sorted({len(own) for column in table.columns for own in column.cells.values() if own})
     seeds = f"n = {' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))} seeds" if counts else ""
-    said = [f"Mean ± standard deviation, per cent but for {', '.join(BEYOND_ONE)}; {seeds} of subset and head; one"]
-    said[0] += " pre-training a method. Best in bold; p of a paired test: bootstrap over test patients, t over seeds."
+    said = [f"Mean ± standard deviation, per cent but for {', '.join(BEYOND_ONE)}; {seeds} of subset and head;"]
+    said[0] += f" {_pretrainings(table)}. Best in bold; p of a paired test: bootstrap over test patients, t over seeds."
     protocols = dict.fromkeys(f"{column.title}: {column.protocol}" for column in table.columns if column.protocol)
     if protocols:
         said.append(f"Protocols: {'; '.join(protocols)}.")
@@ -222,6 +222,21 @@ def notes(table: Table) -> list[str]:
     if other:
         said.append(f"Not ranked, for the methods were measured on different test studies: {', '.join(other)}.")
     return said
+
+
+def _pretrainings(table: Table) -> str:
+    """How many pre-trainings a method's numbers come from."""
+    counts = {
+        len({cell.notes["checkpoint"] for cell in cells})
+        for column in table.columns
+        for cells in column.cells.values()
+        if cells
+        and all("checkpoint" in cell.notes for cell in cells)
+        and not str(cells[0].notes["checkpoint"]).startswith("random-")
+    }
+    if counts <= {1}:
+        return "one pre-training a method"
+    return f"{' or '.join(map(str, sorted(counts)))} pre-trainings a method, each with its own seed"
 
 
 def print_tables(tables: Sequence[Table]) -> None:

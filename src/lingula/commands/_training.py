@@ -17,15 +17,15 @@ from typing import Any
 import torch
 
 from lingula import __version__
-from lingula.api import build_method
+from lingula.api import TOWERS, build_method
 from lingula.checkpoint import Progress, load_state, save_checkpoint
-from lingula.data.loader import Loader
+from lingula.data.loader import SENTENCES, Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import load_tokenizer, tokenise, train_tokenizer
 from lingula.log import Log
 from lingula.methods import METHODS
-from lingula.nn.text_encoders import SMALL_BERT, text_config
-from lingula.optim import Recipe, build_optimizer, learning_rate_at
+from lingula.nn.text_encoders import SMALL_BERT, freeze_layers, text_config
+from lingula.optim import OPTIMIZERS, SCHEDULES, Recipe, build_optimizer, learning_rate_at
 from lingula.registry import UserError, check_options, nearest
 from lingula.results import plain, write_json
 from lingula.tasks.retrieval import rank_pairs
@@ -96,9 +96,20 @@ def check(method: str, plan: Recipe, counts: dict[str, int], seed: int, accelera
     for name, value in {"batch_size": plan.batch_size, **counts}.items():
         if value < 1:
             raise UserError(f"{name} must be 1 or more, got {value}")
+    if plan.batch_size < METHODS[method].smallest_batch:
+        raise UserError(
+            f"method '{method}' needs a batch_size of {METHODS[method].smallest_batch} or more, got {plan.batch_size}"
+        )
     if not 0 <= seed < 2**32:
         raise UserError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
-    for what, word, known in (("accelerator", accelerator, ACCELERATORS), ("precision", plan.precision, PRECISIONS)):
+    words = (
+        ("accelerator", accelerator, ACCELERATORS),
+        ("precision", plan.precision, PRECISIONS),
+        ("optimizer", plan.optimizer, OPTIMIZERS),
+        ("schedule", plan.schedule, SCHEDULES),
+        ("sentences", plan.sentences, SENTENCES),
+    )
+    for what, word, known in words:
         if word not in known:
             raise UserError(f"unknown {what} '{word}'{nearest(word, known) or '; known: ' + ', '.join(known)}")
     if not 0 < plan.learning_rate < math.inf:
@@ -121,7 +132,7 @@ def check(method: str, plan: Recipe, counts: dict[str, int], seed: int, accelera
             raise UserError(f"stage {number} has nothing to train: all its loss weights are 0")
     if not any(stage.epochs for stage in plan.stages):
         raise UserError("nothing to train: all epochs are 0")
-    check_options(f"method '{method}'", METHODS[method], plan.options)
+    check_options(f"method '{method}'", METHODS[method], plan.options, not_options=TOWERS)
 
 
 def precision_of(precision: str, accelerator: str) -> str:
@@ -232,8 +243,9 @@ def begin(fabric: Any, out: Path, made: dict[str, Any], config: Any) -> None:
         }
         write_json(out / "run.json", {**made, **about})
         shutil.rmtree(out / "tokenizer", ignore_errors=True)  # of a run that never got to a checkpoint
-        (out / "tokenizer.partial").rename(out / "tokenizer")
-        config.save_pretrained(out / "text_encoder")
+        if config is not None:
+            (out / "tokenizer.partial").rename(out / "tokenizer")
+            config.save_pretrained(out / "text_encoder")
     fabric.barrier()
 
 
@@ -242,26 +254,23 @@ def build(
 ) -> tuple[Any, Any, dict[str, Loader]]:
     """The method on its towers, the configuration of its text encoder, and the loaders of train and val.
 
-    A fresh run's tokenizer is made in ``tokenizer.partial``; :func:`begin` gives it its name.
+    A fresh run's tokenizer is made in ``tokenizer.partial``; :func:`begin` gives it its name. A method of films alone
+    has neither tokenizer nor configuration, and reads the studies without a report too.
     """
-    folder = out / ("tokenizer.partial" if fresh else "tokenizer")
-    if fabric.is_global_zero and fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-        if plan.text_encoder == SMALL_BERT:
-            texts = (s.lower() for row in prepared.rows("train") for s in prepared.reports[row])
-            train_tokenizer(texts, folder, vocabulary)
-        else:
-            load_tokenizer(plan.text_encoder).save_pretrained(str(folder))
-    fabric.barrier()
-    tokenizer = load_tokenizer(folder)
-    config = text_config(plan.text_encoder, len(tokenizer))
+    tokenizer = config = tokens = None
+    if METHODS[method].uses_text:
+        tokenizer = _tokenizer(
+            fabric, prepared, plan, out / ("tokenizer.partial" if fresh else "tokenizer"), vocabulary
+        )
+        config = text_config(plan.text_encoder, len(tokenizer))
 
     torch.manual_seed(seed)
     take_text = plan.text_encoder if plan.pretrained and plan.text_encoder != SMALL_BERT else None
-    model: Any = build_method(
-        method, plan.options, plan.image_encoder, config, plan.image_size, plan.pretrained, take_text
-    )
-    tokens = tokenise(prepared.reports, tokenizer, min(256, model.text_encoder.max_tokens))
+    take_image = Path(plan.image_weights) if plan.image_weights is not None else plan.pretrained
+    model: Any = build_method(method, plan.options, plan.image_encoder, config, plan.image_size, take_image, take_text)
+    if config is not None:
+        freeze_layers(model.text_encoder, plan.frozen_text_layers)
+        tokens = tokenise(prepared.reports, tokenizer, min(256, model.text_encoder.max_tokens))
 
     def loader(split: str, training: bool) -> Loader:
         return Loader(
@@ -274,13 +283,30 @@ def build(
             training,
             seed,
             fabric.device,
-            *((fabric.global_rank, fabric.world_size) if training else (0, 1)),
+            rank=fabric.global_rank if training else 0,
+            processes=fabric.world_size if training else 1,
+            views=model.views,
+            augmentation=plan.augmentation,
+            sentences=plan.sentences,
         )
 
     loaders = {"train": loader("train", True)}
-    if any(tokens.sentences[row] for row in prepared.rows("val")):
+    if tokens is not None and any(tokens.sentences[row] for row in prepared.rows("val")):
         loaders["val"] = loader("val", False)
     return model, config, loaders
+
+
+def _tokenizer(fabric: Any, prepared: PreparedCorpus, plan: Recipe, folder: Path, vocabulary: int) -> Any:
+    """The run's tokenizer, made or fetched by the first process of a fresh run."""
+    if fabric.is_global_zero and folder.suffix == ".partial":
+        shutil.rmtree(folder, ignore_errors=True)
+        if plan.text_encoder == SMALL_BERT:
+            texts = (s.lower() for row in prepared.rows("train") for s in prepared.reports[row])
+            train_tokenizer(texts, folder, vocabulary)
+        else:
+            load_tokenizer(plan.text_encoder).save_pretrained(str(folder))
+    fabric.barrier()
+    return load_tokenizer(folder)
 
 
 @dataclasses.dataclass
@@ -317,7 +343,8 @@ class Run:
             accumulate, log_every, checkpoint_every: as in :func:`pretrain`.
         """
         plan, loader, log = self.plan, self.loaders["train"], self.log
-        self.model.weights = dict(plan.stages[number].weights)
+        stage = plan.stages[number]
+        self.model.weights = dict(stage.weights)
         loader.seed = self.seed + 7919 * number
         scaler = loss_scale(self.fabric)
         optimizer = build_optimizer(self.model, plan, fused=scaler is None)
@@ -325,10 +352,12 @@ class Run:
         if moments is not None:  # only now: the moments go where the parameters have gone
             optimizer.load_state_dict(moments)
         epoch = max(1, len(loader) // accumulate)
-        warmup = min(round(plan.warmup_epochs * epoch), max(1, steps // 10))
+        warmup_epochs = plan.warmup_epochs if stage.warmup_epochs is None else stage.warmup_epochs
+        warmup = min(round(warmup_epochs * epoch), max(1, steps // 10))
+        peak = stage.learning_rate or plan.learning_rate
 
         def rate(step: int) -> float:
-            return learning_rate_at(step, steps, warmup, plan.learning_rate, plan.start_learning_rate)
+            return learning_rate_at(step, steps, warmup, peak, plan.start_learning_rate, plan.schedule)
 
         def on_log(step: int, terms: dict[str, float]) -> None:
             log.terms(before + step, number, rate(step - 1), terms)

@@ -43,6 +43,7 @@ def benchmark(
     from lingula.commands._tables import markdown, print_tables, tables_of
     from lingula.commands.evaluate import device_of
     from lingula.data.prepared import PreparedCorpus
+    from lingula.evaluation import lacking
     from lingula.registry import UserError
     from lingula.results import append_rows
 
@@ -61,6 +62,8 @@ def benchmark(
             continue
         for weights in weights_of(name, method, out, plan, device):
             for number, (entry, task) in enumerate(tasks):
+                if lacking(task, weights.base.method) is not None:
+                    continue  # a dash in its column
                 corpus = corpora[entry.corpus]
                 store = Store(out / "cells", name, weights, task, corpus, plan.bootstrap)
                 cells = task.cells(weights.seeds)
@@ -96,12 +99,17 @@ class Method:
     Attributes:
         run: folder of a trained run.
         pretrain: options of ``lingula pretrain``; the run is trained into OUT/runs/NAME.
+        each_seed: pre-train once with each of the plan's seeds, into OUT/runs/NAME-SEED, and measure that run with its
+            own seed: then the spread over the seeds is that of the whole method.
         init: ``random`` or ``imagenet`` weights in the encoders of another method; one random encoder for each seed.
         like: that method.
+        weights: of ``imagenet``, a file of them; timm's published ones if not given.
     """
 
     run: Path | None = None
     pretrain: dict[str, Any] | None = None
+    each_seed: bool = False
+    weights: Path | None = None
     init: Literal["random", "imagenet"] | None = None
     like: str | None = None
 
@@ -137,7 +145,8 @@ class Plan:
 
 KINDS: dict[str, tuple[type, str]] = {  # of what the file's keys may hold
     **dict.fromkeys(("methods", "pretrain", "options"), (dict, "a table")),
-    **dict.fromkeys(("run", "init", "like", "task", "corpus", "name"), (str, "a word")),
+    **dict.fromkeys(("run", "init", "like", "weights", "task", "corpus", "name"), (str, "a word")),
+    "each_seed": (bool, "true or false"),
     **dict.fromkeys(("tasks", "metrics"), (list, "a list")),
 }
 
@@ -199,7 +208,7 @@ def _known(where: str, written: Any, kind: Any) -> dict[str, Any]:
         if value is not None and not isinstance(value, accepted):
             raise UserError(f"{where}: {key} must be {noun}, got {value!r}")
     written = {key: value for key, value in written.items() if value is not None}
-    paths = ("run", "corpus")
+    paths = ("run", "corpus", "weights")
     return {key: Path(value) if key in paths else value for key, value in written.items()}
 
 
@@ -217,10 +226,14 @@ def _check_method(where: str, method: Method, methods: dict[str, Method]) -> Non
             raise UserError(f"{where}: like must name a method with a run, whose encoders it takes{hint}")
     elif method.like is not None:
         raise UserError(f"{where}: like goes with init")
+    if method.weights is not None and method.init != "imagenet":
+        raise UserError(f"{where}: weights goes with init imagenet")
+    if method.each_seed and method.pretrain is None:
+        raise UserError(f"{where}: each_seed goes with pretrain")
     if method.pretrain is not None:
-        for key in ("out", "resume"):
+        for key in ("out", "resume", *(["seed"] if method.each_seed else [])):
             if key in method.pretrain:
-                raise UserError(f"{where}: leave out {key}; the benchmark says where to train, and resumes")
+                raise UserError(f"{where}: leave out {key}; the benchmark says where and with which seed, and resumes")
 
 
 def make_task(entry: Entry) -> Any:
@@ -256,17 +269,23 @@ def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
 
 
-def run_of(name: str, method: Method, out: Path, plan: Plan) -> Path:
-    """Where a method's run lies."""
+def runs_of(name: str, method: Method, out: Path, plan: Plan) -> dict[int | None, Path]:
+    """Where a method's runs lie: one for each seed, or a single one under ``None``."""
     if method.like is not None:
-        return run_of(method.like, plan.methods[method.like], out, plan)
-    return method.run or out / "runs" / _slug(name)
+        return runs_of(method.like, plan.methods[method.like], out, plan)
+    if method.run is not None:
+        return {None: method.run}
+    if method.each_seed:
+        return {seed: out / "runs" / f"{_slug(name)}-{seed}" for seed in plan.seeds}
+    return {None: out / "runs" / _slug(name)}
 
 
 def _is_there(name: str, method: Method, out: Path, plan: Plan) -> bool:
     """Whether a method that the benchmark is to train has been, at least in part."""
     owner = plan.methods[method.like] if method.like is not None else method
-    return owner.pretrain is None or (run_of(name, method, out, plan) / "latest").is_file()
+    return owner.pretrain is None or all(
+        (run / "latest").is_file() for run in runs_of(name, method, out, plan).values()
+    )
 
 
 def train(name: str, method: Method, out: Path, plan: Plan) -> None:
@@ -279,8 +298,9 @@ def train(name: str, method: Method, out: Path, plan: Plan) -> None:
     check_options(f"method '{name}': pretrain", pretrain, method.pretrain)
     if "corpus" not in method.pretrain:
         raise UserError(f"method '{name}': pretrain needs a corpus")
-    run = run_of(name, method, out, plan)
-    pretrain(out=run, resume=(run / "run.json").is_file(), **method.pretrain)
+    for seed, run in runs_of(name, method, out, plan).items():
+        options = method.pretrain if seed is None else {**method.pretrain, "seed": seed}
+        pretrain(out=run, resume=(run / "run.json").is_file(), **options)
 
 
 @dataclass(frozen=True)
@@ -304,15 +324,19 @@ class Weights:
 
 
 def weights_of(name: str, method: Method, out: Path, plan: Plan, device: str) -> list[Weights]:
-    """The encoders of a method: its own, or one random one for each seed."""
-    from lingula.api import fresh, imagenet, load
+    """The encoders of a method: its own, one for each seed of the pre-training, or one random one for each seed."""
+    from lingula.api import fresh, imagenet, imagenet_name, load
     from lingula.commands.evaluate import recalibrate, warn_of_another_preparation
 
-    base = load(run_of(name, method, out, plan), device)
+    bases = {seed: load(run, device) for seed, run in runs_of(name, method, out, plan).items()}
+    base = next(iter(bases.values()))
 
-    def own(corpus: PreparedCorpus) -> Model:
-        warn_of_another_preparation(base.made, corpus)
-        return base
+    def own(model: Model) -> Callable[[PreparedCorpus], Model]:
+        def make(corpus: PreparedCorpus) -> Model:
+            warn_of_another_preparation(model.made, corpus)
+            return model
+
+        return make
 
     def untrained(seed: int) -> Callable[[PreparedCorpus], Model]:
         def make(corpus: PreparedCorpus) -> Model:
@@ -323,10 +347,13 @@ def weights_of(name: str, method: Method, out: Path, plan: Plan, device: str) ->
         return make
 
     if method.init is None:
-        return [Weights(base.name, base.checkpoint, True, base, plan.seeds, own)]
+        return [
+            Weights(model.name, model.checkpoint, True, model, plan.seeds if seed is None else (seed,), own(model))
+            for seed, model in bases.items()
+        ]
     if method.init == "imagenet":
-        checkpoint = f"imagenet-{base.made['image_encoder']}"
-        return [Weights("imagenet", checkpoint, False, base, plan.seeds, lambda corpus: imagenet(base))]
+        checkpoint = imagenet_name(base, method.weights)
+        return [Weights("imagenet", checkpoint, False, base, plan.seeds, lambda corpus: imagenet(base, method.weights))]
     return [Weights("random", f"random-{seed}", False, base, (seed,), untrained(seed)) for seed in plan.seeds]
 
 
@@ -417,7 +444,8 @@ class Store:
             return None
         numbers = {key: float("nan") if value is None else value for key, value in written["numbers"].items()}
         row = {**written["row"], "method": self.method}
-        return row, Measured(numbers, replicates, written["notes"], cell if written["trained"] else None)
+        notes = {**written["notes"], "checkpoint": self.weights.checkpoint}
+        return row, Measured(numbers, replicates, notes, cell if written["trained"] else None)
 
     def read(self, cells: Sequence[Cell]) -> list[tuple[dict[str, Any], Measured]]:
         """The rows and measurements of the cells that are there."""
@@ -433,6 +461,9 @@ def _content(value: Any) -> Any:
 
 
 def _text_tower(model: Model) -> list[Any]:
-    """What random weights of a text encoder follow from: its shape, and the words of its tokenizer."""
+    """What random weights of a text encoder follow from: its shape, and the words of its tokenizer; nothing where there
+    is none."""
+    if model.tokenizer is None:
+        return []
     shape = model.method.text_encoder.backbone.config.to_dict()
     return [{name: shape[name] for name in shape if name != "transformers_version"}, model.tokenizer.get_vocab()]

@@ -42,6 +42,7 @@ def evaluate(
         device: `cpu`, `cuda`, `mps` or `auto`.
     """
     from lingula.api import load
+    from lingula.evaluation import check_can
     from lingula.registry import UserError
     from lingula.results import append_rows
 
@@ -54,6 +55,7 @@ def evaluate(
     if len(set(drawn)) < len(drawn):
         raise UserError(f"a seed is named twice, which is no second measurement: {drawn}")
     model = load(run, device_of(device))
+    check_can(task, model)
     prepared = open_corpus(model.made, corpus)
     about = describe(task, prepared)
     command = " ".join(["lingula", *sys.argv[1:]])

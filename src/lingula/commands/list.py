@@ -30,13 +30,13 @@ def describe(part: Any) -> dict[str, Any]:
     import dataclasses
     import inspect
 
+    from lingula.api import TOWERS
     from lingula.results import plain
 
-    towers = ("self", "image_encoder", "text_encoder", "image_size")
     options = {
         name: None if parameter.default is inspect.Parameter.empty else parameter.default
         for name, parameter in inspect.signature(part).parameters.items()
-        if name not in towers
+        if name not in TOWERS
     }
     described: dict[str, Any] = {"summary": (part.__doc__ or "").strip().splitlines()[0], "options": options}
     if hasattr(part, "recipes"):

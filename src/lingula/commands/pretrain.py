@@ -21,6 +21,7 @@ def pretrain(
     image_encoder: str | None = None,
     text_encoder: str | None = None,
     pretrained: bool | None = None,
+    image_weights: Path | None = None,
     image_size: int | None = None,
     resize_to: int | None = None,
     batch_size: int | None = None,
@@ -40,7 +41,7 @@ def pretrain(
     resume: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Learn from the image-report pairs of a prepared corpus.
+    """Learn from the films of a prepared corpus and their reports.
 
     Everything that is not given comes from the method's recipe; `lingula list methods --json` shows the recipes.
 
@@ -54,6 +55,7 @@ def pretrain(
         image_encoder: a timm model, or `small_resnet`.
         text_encoder: a Hugging Face name or folder, or `small_bert`.
         pretrained: start the encoders from published weights.
+        image_weights: a file (safetensors or PyTorch) to take the image encoder's weights from, instead.
         image_size: height and width in pixels that the image encoder sees.
         resize_to: side in pixels to which films come before they are cropped to the image size.
         batch_size: pairs per process and step (times `accumulate`).
@@ -89,12 +91,14 @@ def pretrain(
     )
     from lingula.data.prepared import PreparedCorpus
     from lingula.log import Log
+    from lingula.methods import METHODS
     from lingula.registry import UserError
 
     given = {
         "image_encoder": image_encoder,
         "text_encoder": text_encoder,
         "pretrained": pretrained,
+        "image_weights": None if image_weights is None else str(image_weights),
         "image_size": image_size,
         "resize_to": resize_to,
         "batch_size": batch_size,
@@ -121,7 +125,7 @@ def pretrain(
         "options": plan.options,
         "plan": dataclasses.asdict(plan),
         "image_encoder": plan.image_encoder,
-        "text_encoder_name": plan.text_encoder,
+        "text_encoder_name": plan.text_encoder if METHODS[method].uses_text else None,
         "image_size": plan.image_size,
         "resize_to": plan.resize_to,
         "seed": seed,
@@ -149,8 +153,9 @@ def pretrain(
             loss_scale(fabric).load_state_dict(state[1]["scaler"])
     if fabric.is_global_zero:
         parameters = sum(p.numel() for p in model.parameters())
+        noun = "pairs" if model.uses_text else "films"
         fabric.print(
-            f"{method} ({recipe}) on {prepared.name}: {len(loaders['train'].rows)} pairs, "
+            f"{method} ({recipe}) on {prepared.name}: {len(loaders['train'].rows)} {noun}, "
             f"{len(loaders['train'])} steps an epoch, {parameters / 1e6:.1f} M parameters, {made['precision']}"
         )
     run = Run(fabric, out, plan, model, loaders, Log(fabric, out, state[0].total if state else 0, quiet), seed)

@@ -82,8 +82,10 @@ def report(
     if not len(rows):
         there = [name for name, count in prepared.meta["studies"].items() if count]
         raise UserError(f"corpus {prepared.name} has no {split} split; it has: {', '.join(there)}")
-    tokens = tokenise(prepared.reports, model.tokenizer, min(256, model.method.text_encoder.max_tokens))
-    told = rows[tokens.sentences[rows] > 0]  # the films with a report
+    tokens, told = None, rows[:0]
+    if model.tokenizer is not None:
+        tokens = tokenise(prepared.reports, model.tokenizer, min(256, model.method.text_encoder.max_tokens))
+        told = rows[tokens.sentences[rows] > 0]  # the films with a report
     metrics = list(read_rows(run / "metrics.jsonl"))
     summary = read_summary(run)
 
@@ -192,7 +194,9 @@ def facts(model: Model, corpus: PreparedCorpus, metrics: list[dict[str, Any]]) -
     minutes = training_seconds(metrics) / 60
     steps = max((row["step"] for row in metrics), default=0)
     counts = ", ".join(f"{count:,} {name}" for name, count in corpus.meta["studies"].items())
-    encoders = f"{made['image_encoder']} at {made['image_size']} px, {made['text_encoder_name']}"
+    encoders = f"{made['image_encoder']} at {made['image_size']} px"
+    if made["text_encoder_name"] is not None:
+        encoders += f", {made['text_encoder_name']}"
     processes = f"{made['processes']} process{'es' * (made['processes'] > 1)}"
     found = [
         ("method", f"{made['method']}, recipe {made['recipe']}"),
@@ -276,23 +280,24 @@ def choose_films(corpus: PreparedCorpus, rows: np.ndarray, count: int, seed: int
 
 
 def film_figures(
-    model: Model, corpus: PreparedCorpus, tokens: Tokens, rows: np.ndarray, count: int, seed: int
+    model: Model, corpus: PreparedCorpus, tokens: Tokens | None, rows: np.ndarray, count: int, seed: int
 ) -> list[FilmFigure]:
     """Films with one heat map a sentence, the box where it is known, and the cell of highest weight."""
     import torch
 
     chosen = choose_films(corpus, rows, count, seed)
-    if not len(chosen):
+    if tokens is None or not len(chosen):
         return []
     loader = loader_over(model, corpus, tokens, chosen, len(chosen))
     batch = loader.batch(0)
     assert batch.reports is not None
     with torch.inference_mode():
-        weights = model.method.attend(batch.image, batch.reports).sentence_weights.float().cpu()
+        maps = model.method.attention_maps(batch.image, batch.reports).float().cpu()
+    weights, grid = maps.flatten(1), (maps.shape[1], maps.shape[2])
     places = torch.bincount(batch.reports.report_of_sentence.cpu(), minlength=len(chosen)).cumsum(0).tolist()
     boxes = sentence_boxes(loader, batch)
     return [
-        one_film(loader, int(row), weights[start:end], boxes[start:end], model.method.image_encoder.grid)
+        one_film(loader, int(row), weights[start:end], boxes[start:end], grid)
         for row, start, end in zip(chosen, [0, *places], places, strict=False)
     ]
 
@@ -426,7 +431,7 @@ class Clustered(NamedTuple):
 
 
 def cluster_words(
-    model: Model, corpus: PreparedCorpus, tokens: Tokens, rows: np.ndarray, show: int, seed: int
+    model: Model, corpus: PreparedCorpus, tokens: Tokens | None, rows: np.ndarray, show: int, seed: int
 ) -> Clustered | None:
     """The method's own clusters of the cross-modal representations, in words; ``None`` where it makes none."""
     import torch
@@ -435,7 +440,7 @@ def cluster_words(
     from lingula.plots.clusters import largest_clusters, purity
 
     method = model.method
-    if show == 0 or not hasattr(method, "find_clusters"):
+    if show == 0 or tokens is None or not hasattr(method, "find_clusters"):
         return None
     batch_size = model.made["plan"]["batch_size"]
     some = np.sort(np.random.default_rng(seed).permutation(rows)[: BATCHES * batch_size])

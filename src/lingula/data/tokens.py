@@ -66,6 +66,7 @@ class Tokens:
         ids: ``(all tokens,)`` int32, ``[CLS]`` and ``[SEP]`` included.
         sentence: ``(all tokens,)`` int16, the place of the token's sentence among those that were kept of its report;
             -1 for the specials.
+        word: ``(all tokens,)`` int16, the place of the token's word in its report; -1 for the specials.
         offsets: ``(n + 1,)`` int64.
         sentences: ``(n,)`` int64, how many sentences of each report were kept.
         first_sentence: ``(n + 1,)`` int64, cumulative count of all sentences, kept or not: the key of sentence s of
@@ -75,6 +76,7 @@ class Tokens:
 
     ids: np.ndarray
     sentence: np.ndarray
+    word: np.ndarray
     offsets: np.ndarray
     sentences: np.ndarray
     first_sentence: np.ndarray
@@ -99,17 +101,20 @@ def tokenise(reports: Sequence[Sequence[str]], tokenizer: Any, max_tokens: int =
     """
     lowered = [[sentence.lower() for sentence in report] for report in reports]
     unique = list(dict.fromkeys(sentence for report in lowered for sentence in report))
-    encoded = tokenizer(unique, add_special_tokens=False)["input_ids"] if unique else []
-    ids_of = dict(zip(unique, encoded, strict=True))
+    encoded = tokenizer(unique, add_special_tokens=False) if unique else {"input_ids": []}
+    ids_of = dict(zip(unique, encoded["input_ids"], strict=True))
+    words_of = {sentence: _words(encoded, place) for place, sentence in enumerate(unique)}
     room = max_tokens - 2
     ids: list[int] = []
     places: list[int] = []
+    words: list[int] = []
     offsets, kept = [0], []
     for report in lowered:
         start = len(ids)
         ids.append(tokenizer.cls_token_id)
         places.append(-1)
-        count = 0
+        words.append(-1)
+        count = word = 0
         for sentence in report:
             tokens = ids_of[sentence]
             used = len(ids) - start - 1
@@ -119,9 +124,13 @@ def tokenise(reports: Sequence[Sequence[str]], tokenizer: Any, max_tokens: int =
                 tokens = tokens[:room]
             ids.extend(tokens)
             places.extend([count] * len(tokens))
+            own = words_of[sentence][: len(tokens)]
+            words.extend(word + place for place in own)
             count += 1
+            word += own[-1] + 1 if own else 0
         ids.append(tokenizer.sep_token_id)
         places.append(-1)
+        words.append(-1)
         offsets.append(len(ids))
         kept.append(count)
     flat = np.asarray(ids, dtype=np.int32)
@@ -133,8 +142,18 @@ def tokenise(reports: Sequence[Sequence[str]], tokenizer: Any, max_tokens: int =
     return Tokens(
         flat,
         np.asarray(places, dtype=np.int16),
+        np.asarray(words, dtype=np.int16),
         np.asarray(offsets),
         np.asarray(kept, dtype=np.int64),
         np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
         int(tokenizer.pad_token_id),
     )
+
+
+def _words(encoded: Any, place: int) -> list[int]:
+    """Which word of its sentence each token belongs to, from 0; of a tokenizer that does not say, each is a word."""
+    if not encoded.is_fast:
+        return list(range(len(encoded["input_ids"][place])))
+    of_token: list[int] = encoded.word_ids(place)
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(of_token))}
+    return [numbers[word] for word in of_token]

@@ -5,6 +5,7 @@ from lingula.registry import Registry
 METHODS = Registry(
     "method",
     {
+        "clip": "lingula.methods.clip:CLIP",
         "cm-cgns": "lingula.methods.cm_cgns:CMCGNS",
     },
 )

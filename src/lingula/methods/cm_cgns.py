@@ -13,7 +13,6 @@ pre-trained weights.
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
@@ -32,15 +31,15 @@ from lingula.losses.cluster_guided import (
     rank_centres,
 )
 from lingula.losses.cosine import cosine
-from lingula.losses.info_nce import info_nce
 from lingula.losses.simsiam import simsiam
 from lingula.nn.attention import AttentionPool, CrossModal, SigmoidCrossAttention, pad_sentences
 from lingula.nn.clusters import Clusters, OnlineCentres, spherical_kmeans
+from lingula.nn.contrast import Temperature, contrast_pairs
 from lingula.nn.heads import ConvDecoder, projection_head
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.sentences import sentence_means
 from lingula.nn.text_encoders import TextEncoder
-from lingula.optim import Recipe, Stage
+from lingula.optim import Recipe, Stage, from_scratch
 
 # Eq. 13 with Eq. 11 multiplied out. "film" is ours and off: --weights.film 1 (CMCGNS.film_loss).
 STAGE_1 = {"global": 1.0, "report": 1.0, "margin": 1.0, "image": 1.0, "film": 0.0}
@@ -76,21 +75,9 @@ OFFICIAL = Recipe(
     },
 )
 
-SCRATCH = Recipe(  # ours, found by measurement: docs/results.md
-    stages=(Stage(8, STAGE_1), Stage(2, STAGE_2)),
-    image_encoder="small_resnet",
-    text_encoder="small_bert",
-    pretrained=False,
-    image_size=96,
-    resize_to=96,
-    optimizer="adamw",
-    learning_rate=6e-4,
-    betas=(0.9, 0.98),
-    weight_decay=1e-4,
-    warmup_epochs=0.5,
-    batch_size=32,
-    clip=1.0,
-    precision="32",  # encoders this small gain nothing from bfloat16; on CPUs they lose by it
+SCRATCH = from_scratch(
+    Stage(8, STAGE_1),
+    Stage(2, STAGE_2),
     options={
         "dim": 128,
         "temperature_global": 0.03,
@@ -132,6 +119,7 @@ class CMCGNS(nn.Module):
     recipes: ClassVar[dict[str, Recipe]] = {"paper": PAPER, "official": OFFICIAL, "scratch": SCRATCH}
     views: ClassVar[int] = 1
     uses_text: ClassVar[bool] = True
+    smallest_batch: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -166,12 +154,11 @@ class CMCGNS(nn.Module):
             raise ValueError(f"the margins must satisfy 0 <= alpha <= beta, got alpha={alpha} and beta={beta}")
         if not 0 < mask_ratio < 1 or clusters < 2 or mu <= 0:
             raise ValueError(f"mask_ratio in (0, 1), clusters >= 2 and mu > 0, got {mask_ratio}, {clusters} and {mu}")
-        if temperature_global <= 0 or temperature_local <= 0:
-            raise ValueError(f"temperatures must be positive, got {temperature_global} and {temperature_local}")
+        if temperature_local <= 0:
+            raise ValueError(f"temperatures must be positive, got {temperature_local}")
         self.weights = dict(STAGE_2)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
-        self.learnable_temperature = learnable_temperature
         self.temperature_local = temperature_local  # tau_3
         self.project_tokens = project_tokens
         self.clusters = clusters  # K
@@ -182,11 +169,7 @@ class CMCGNS(nn.Module):
         self.alpha, self.beta = alpha, beta
         self.mask, self.mask_ratio = mask, mask_ratio
 
-        log_temperature = torch.tensor(math.log(temperature_global))  # tau_1
-        if learnable_temperature:
-            self.log_temperature = nn.Parameter(log_temperature)
-        else:
-            self.register_buffer("log_temperature", log_temperature)
+        self.temperature_global = Temperature(temperature_global, learnable_temperature)  # tau_1
         image_width, text_width = image_encoder.width, text_encoder.width
         # "We use four Multi-Layer Perceptrons (MLPs) to map f^I_ip, f^R_im and f^I_i, f^R_i to the same dimension D"
         self.patch_projection = projection_head(image_width, dim, projection_layers)
@@ -227,6 +210,12 @@ class CMCGNS(nn.Module):
         """Eqs. 5-6 for B pairs."""
         return self.cross_attention(self.encode_image(images)[2], self.encode_text(reports)[2], reports)
 
+    def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
+        """``(N, h, w)``: how much each patch counts for each sentence, Eq. 6."""
+        features, _, patches = self.encode_image(images)
+        cross = self.cross_attention(patches, self.encode_text(reports)[2], reports)
+        return cross.sentence_weights.unflatten(1, features.grid)
+
     # The objective, Eq. 13.
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -253,13 +242,7 @@ class CMCGNS(nn.Module):
 
     def global_loss(self, image: Tensor, report: Tensor) -> Tensor:
         """Eqs. 1-4: InfoNCE over the pairs of all processes, equally many on each, both directions summed."""
-        log_temperature: Tensor = self.log_temperature
-        if self.learnable_temperature:
-            log_temperature = log_temperature.clamp(math.log(0.01), 0.0)
-        temperature = log_temperature.exp()
-        positive = world()[0] * len(image) + torch.arange(len(image), device=image.device)
-        image_to_report = info_nce(image, gather(report), temperature, positive)
-        report_to_image = info_nce(report, gather(image), temperature, positive)
+        image_to_report, report_to_image = contrast_pairs(image, report, self.temperature_global())
         return image_to_report.mean() + report_to_image.mean()
 
     def find_clusters(self, cross_modal: Tensor, keys: Tensor, seed: int) -> Clusters:

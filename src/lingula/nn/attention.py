@@ -84,6 +84,12 @@ class AttentionPool(nn.Module):
         pooled_output: Tensor = self.output(pooled.transpose(1, 2).flatten(2)[:, 0])
         return pooled_output
 
+    def places(self, x: Tensor) -> Tensor:
+        """``(B, n, D)`` to ``(B, n, D)``: what would be pooled if only that place were looked at, so that places can be
+        compared with what the pool is compared with (MaskCLIP, arXiv:2112.01071, section 3.2)."""
+        output: Tensor = self.output(self.value(x))
+        return output
+
 
 class CrossModal(NamedTuple):
     """What cross-attention makes of a batch.

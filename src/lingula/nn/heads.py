@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 
 
@@ -10,6 +12,28 @@ def projection_head(features: int, dim: int, layers: int = 2) -> nn.Module:
     if layers == 1:
         return nn.Linear(features, dim)
     return nn.Sequential(nn.Linear(features, dim), nn.ReLU(inplace=True), nn.Linear(dim, dim))
+
+
+def mlp(*widths: int, norm: bool = True, last_norm: bool = False, last_affine: bool = True) -> nn.Sequential:
+    """Linear layers of these widths with ReLU between them, over ``(n, widths[0])``: the heads of the contrastive
+    papers.
+
+    Args:
+        widths: of the input, the hidden layers and the output.
+        norm: BatchNorm after every layer but the last; those layers then need no bias.
+        last_norm: BatchNorm after the last layer too.
+        last_affine: whether that one has a scale and shift.
+    """
+    layers: list[nn.Module] = []
+    for number, (before, after) in enumerate(itertools.pairwise(widths), start=1):
+        last = number == len(widths) - 1
+        normed = last_norm if last else norm
+        layers.append(nn.Linear(before, after, bias=not normed))
+        if normed:
+            layers.append(nn.BatchNorm1d(after, affine=last_affine or not last))
+        if not last:
+            layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
 
 
 class ConvDecoder(nn.Module):

@@ -1,7 +1,8 @@
-"""Image encoders: any timm model by name, and a small ResNet that learns from scratch on two CPU cores."""
+"""Image encoders: any timm model by name, and a small ResNet and ViT that learn from scratch on two CPU cores."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from lingula.batch import ImageFeatures
 from lingula.registry import UserError, nearest
 
-SMALL_RESNET = "small_resnet"
+SMALL_RESNET, SMALL_VIT = "small_resnet", "small_vit"
 
 
 class _Block(nn.Module):
@@ -62,24 +63,50 @@ class SmallResNet(nn.Module):
         return x, maps
 
 
-def _timm_model(name: str, pretrained: bool, image_size: int) -> Any:
+def small_vit(image_size: int) -> Any:
+    """A vision transformer that learns from scratch on two CPU cores: patches of 16 pixels, so 6 x 6 places for 96
+    pixels, as ``small_resnet`` has; 6 blocks of width 96, 4 heads. Positions are learned, without a class token."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=image_size,
+        patch_size=16,
+        in_chans=1,
+        num_classes=0,
+        global_pool="avg",
+        class_token=False,
+        embed_dim=96,
+        depth=6,
+        num_heads=4,
+        mlp_ratio=2.0,
+        fc_norm=False,
+    )
+
+
+def _timm_model(name: str, pretrained: bool | Path, image_size: int) -> Any:
     import timm
 
     if not timm.is_model(name):
-        hint = nearest(name.split(".")[0], [SMALL_RESNET, *timm.list_models()])
+        hint = nearest(name.split(".")[0], [SMALL_RESNET, SMALL_VIT, *timm.list_models()])
         raise UserError(f"unknown image encoder '{name}'{hint}")
-    settings: dict[str, Any] = {"pretrained": pretrained, "in_chans": 1, "num_classes": 0}
+    settings: dict[str, Any] = {"pretrained": bool(pretrained), "in_chans": 1, "num_classes": 0}
+    if isinstance(pretrained, Path):
+        if not pretrained.is_file():
+            raise UserError(f"no weights of the image encoder '{name}' at {pretrained}")
+        settings["pretrained_cfg_overlay"] = {"file": str(pretrained)}
     try:
         try:
             return timm.create_model(name, **settings, img_size=image_size)
         except TypeError:  # convolutions take any size and know no such argument
             return timm.create_model(name, **settings)
     except Exception as err:
+        if isinstance(pretrained, Path):
+            raise UserError(f"the weights in {pretrained} do not fit the image encoder '{name}': {err}") from err
         if not pretrained:
             raise UserError(f"image encoder '{name}' cannot be built for {image_size} pixels: {err}") from err
         raise UserError(
-            f"cannot get the pre-trained weights of '{name}' ({type(err).__name__}); "
-            "go online once, or start from scratch with --pretrained false"
+            f"cannot get the pre-trained weights of '{name}' ({type(err).__name__}); go online once, name a file of "
+            "them, or start from scratch with --pretrained false"
         ) from err
 
 
@@ -87,20 +114,28 @@ class ImageEncoder(nn.Module):
     """A film to features: one contract for every backbone.
 
     Args:
-        name: a timm model that gives feature maps or tokens, or ``small_resnet``.
+        name: a timm model that gives feature maps or tokens, ``small_resnet`` or ``small_vit``.
         image_size: H = W in pixels, to learn the grid from.
-        pretrained: take timm's weights; the first layer is folded to one channel.
+        pretrained: take timm's weights, or those of a file; the first layer is folded to one channel.
     Raises:
         UserError: for an unknown name, weights that cannot be had, or a model that gives no map at this size.
     Attributes:
         width: C of ``pooled`` and ``patches``.
         grid: ``(h, w)`` at ``image_size``.
+        map_widths, map_grids: C and ``(h, w)`` of each of the ``maps``.
     """
 
-    def __init__(self, name: str, image_size: int, pretrained: bool = False) -> None:
+    def __init__(self, name: str, image_size: int, pretrained: bool | Path = False) -> None:
         super().__init__()
         self.name = name
-        self.backbone = SmallResNet() if name == SMALL_RESNET else _timm_model(name, pretrained, image_size)
+        if isinstance(pretrained, Path) and name in (SMALL_RESNET, SMALL_VIT):
+            raise UserError(f"{name} is made here, and has no weights to be read from {pretrained}")
+        if name == SMALL_RESNET:
+            self.backbone: Any = SmallResNet()
+        elif name == SMALL_VIT:
+            self.backbone = small_vit(image_size)
+        else:
+            self.backbone = _timm_model(name, pretrained, image_size)
         self.width: int = self.backbone.num_features
         self.to(memory_format=torch.channels_last)
         was_training = self.training
@@ -111,6 +146,8 @@ class ImageEncoder(nn.Module):
         except Exception as err:
             raise UserError(f"image encoder '{name}' cannot read films of {image_size} pixels: {err}") from err
         self.grid = features.grid
+        self.map_widths = [map_.shape[1] for map_ in features.maps]
+        self.map_grids = [(map_.shape[2], map_.shape[3]) for map_ in features.maps]
         if features.patches.shape[1:] != (self.grid[0] * self.grid[1], self.width):
             raise UserError(
                 f"image encoder '{name}' gives {tuple(features.patches.shape)}, no map of width {self.width}"

@@ -23,3 +23,11 @@ def sentence_means(tokens: Tensor, sentence_of_token: Tensor, sentences: int) ->
     sums = flat.new_zeros(sentences + 1, flat.shape[1]).index_add(0, place, flat)
     counts = flat.new_zeros(sentences + 1, 1).index_add(0, place, flat.new_ones(len(flat), 1)).clamp_min(1)
     return (sums / counts)[:sentences]
+
+
+def token_means(tokens: Tensor, mask: Tensor) -> Tensor:
+    """``(B, T, C)`` states and ``(B, T)`` bool to the ``(B, C)`` mean of each report's real tokens, no pads among
+    them; float32 for half-precision states."""
+    states = tokens.float() if tokens.dtype in (torch.bfloat16, torch.float16) else tokens
+    weights = mask.to(states.dtype)[..., None]
+    return (states * weights).sum(1) / weights.sum(1).clamp_min(1)

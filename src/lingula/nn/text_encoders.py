@@ -80,3 +80,19 @@ class TextEncoder(nn.Module):
         states = self.backbone(input_ids=reports.token_ids, attention_mask=reports.token_mask.long()).last_hidden_state
         sentences = sentence_means(states, reports.sentence_of_token, reports.sentence_count)
         return TextFeatures(states, reports.token_mask, sentences, reports.report_of_sentence)
+
+
+def freeze_layers(encoder: TextEncoder, layers: int) -> None:
+    """Let the embeddings and the first ``layers`` layers stay as they are; nothing for 0.
+
+    Raises:
+        UserError: if the encoder has fewer layers, or does not say which they are.
+    """
+    if not layers:
+        return
+    stack = getattr(getattr(encoder.backbone, "encoder", None), "layer", ())
+    if len(stack) < layers:
+        raise UserError(f"cannot freeze {layers} layers of the text encoder, of which {len(stack)} are known")
+    encoder.backbone.embeddings.requires_grad_(False)
+    for layer in stack[:layers]:
+        layer.requires_grad_(False)

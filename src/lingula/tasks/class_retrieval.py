@@ -47,6 +47,7 @@ class ClassRetrieval:
         split: `val` or `test`.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("encode_text",)
     higher_is_better: ClassVar[dict[str, bool]] = {
         f"{direction}precision_at_{k}": True for direction in ("", "report_to_film_") for k in KS
     }

@@ -70,6 +70,7 @@ class Classification:
         UserError: for options that contradict each other.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ()
     higher_is_better: ClassVar[dict[str, bool]] = {"auroc": True, "accuracy": True}
 
     labels: list[str] = field(default_factory=list)

@@ -69,6 +69,7 @@ class Detection:
         UserError: for options that make no sense.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ()
     higher_is_better: ClassVar[dict[str, bool]] = dict.fromkeys(METRICS, True)
     targets: list[str]
     encoder: Literal["frozen", "finetuned"] = "frozen"

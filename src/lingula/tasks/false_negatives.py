@@ -36,6 +36,7 @@ class FalseNegatives:
         split: `val` or `test`.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("encode_text", "cross_attention", "find_clusters")
     higher_is_better: ClassVar[dict[str, bool]] = {"precision": True, "recall": True}
 
     batch_size: int | None = None

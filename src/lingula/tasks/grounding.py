@@ -56,6 +56,7 @@ class Grounding:
         UserError: for a template without {}.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("attention_maps",)
     higher_is_better: ClassVar[dict[str, bool]] = {"pointing": True, "cnr": True, "miou": True}
 
     phrases: Literal["sentences", "names"] = "sentences"
@@ -146,8 +147,7 @@ class Look(NamedTuple):
 @torch.inference_mode()
 def attention(model: Encoders, images: Tensor, reports: Any) -> np.ndarray:
     """``(N, h, w)``: the weights of each of the N sentences on its own film."""
-    weights = model.method.attend(images, reports).sentence_weights.float().cpu()
-    maps: np.ndarray = weights.unflatten(1, model.method.image_encoder.grid).numpy()
+    maps: np.ndarray = model.method.attention_maps(images, reports).float().cpu().numpy()
     return maps
 
 

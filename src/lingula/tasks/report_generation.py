@@ -109,6 +109,7 @@ class ReportGeneration:
         radgraph_python: interpreter of an environment with the package radgraph; this one by default.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ()
     higher_is_better: ClassVar[dict[str, bool]] = {
         "bleu_4": True,
         "bleu_3": True,

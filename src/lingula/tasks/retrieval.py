@@ -47,6 +47,7 @@ class Retrieval:
         UserError: for a pool of nobody.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("encode_text",)
     higher_is_better: ClassVar[dict[str, bool]] = {
         "recall_at_5": True,
         "recall_at_1": True,

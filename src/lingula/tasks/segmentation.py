@@ -85,6 +85,7 @@ class Segmentation:
     batch_size: int | None = None
     patience: int | None = None
 
+    needs: ClassVar[tuple[str, ...]] = ()
     higher_is_better: ClassVar[dict[str, bool]] = {"dice": True, "dice_positive": True, "iou": True}
 
     def __post_init__(self) -> None:

@@ -46,6 +46,7 @@ class SwapTest:
         split: `val` or `test`.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("encode_text", "cross_attention")
     higher_is_better: ClassVar[dict[str, bool]] = {"right": True, "swapped": False}
 
     batch_size: int | None = None

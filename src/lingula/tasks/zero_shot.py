@@ -54,6 +54,7 @@ class ZeroShot:
         split: `val` or `test`.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("encode_text",)
     higher_is_better: ClassVar[dict[str, bool]] = {"auroc": True, "accuracy": True}
 
     labels: list[str] = field(default_factory=list)
