@@ -6,6 +6,7 @@ CORPORA = Registry(
     "corpus",
     {
         "synthetic": "lingula.corpora.synthetic:Synthetic",
+        "iu-phantoms": "lingula.corpora.synthetic.reported:IuPhantoms",
         "csv": "lingula.corpora.csv_table:CsvTable",
         "mimic-cxr": "lingula.corpora.mimic_cxr:MimicCxr",
         "chexpert": "lingula.corpora.chexpert:CheXpert",

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 Points = Any  # (N, 2) float array
 SIGN = {"left": 1.0, "right": -1.0}
-CARDIOMEGALY = {"small": (0.56, 0.59), "moderate": (0.63, 0.66), "large": (0.70, 0.74)}  # cardiothoracic ratio
+CARDIOMEGALY = {
+    "borderline": (0.51, 0.53),
+    "small": (0.56, 0.59),
+    "moderate": (0.63, 0.66),
+    "large": (0.70, 0.74),
+}  # cardiothoracic ratio
+SHALLOW = {"small": 0.045, "moderate": 0.080, "large": 0.120}  # how far a shallow breath leaves the diaphragm up
+RAISED = {"small": 0.045, "moderate": 0.085}  # one dome, film sides
+BEND = {"small": 0.035, "moderate": 0.060, "large": 0.090}  # of a scoliotic spine, film sides
 FLATTENING = {"moderate": 0.55, "large": 1.0}  # of the diaphragm, in hyperinflation
 
 
@@ -59,6 +67,8 @@ class Anatomy:
     gamma: float
     noise: float
     view: str  # "PA" or "AP"
+    raised: tuple[float, float] = (0.0, 0.0)  # of the right and of the left dome
+    bend: float = 0.0  # of the spine, positive to the patient's left
 
     def to_film(self, points: Points) -> Points:
         """``(N, 2)`` points of the body frame, in the film frame."""
@@ -91,7 +101,13 @@ class Anatomy:
 
     def dome_of(self, side: str) -> tuple[float, float]:
         """``Y`` of a diaphragm's dome, and how far its costophrenic angle lies below."""
-        return self.dome + (self.left_lower if side == "left" else 0.0), self.angle
+        if side == "left":
+            return self.dome + self.left_lower - self.raised[1], self.angle
+        return self.dome - self.raised[0], self.angle
+
+    def spine(self, y: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """``X`` of the middle of the spine at height ``y``; 0 but in scoliosis."""
+        return self.bend * np.sin(np.clip((y - 0.12) / 0.66, 0.0, 1.0) * np.pi)
 
     def lung_outline(self, side: str) -> Points:
         """``(64, 2)`` outline of a lung in the body frame."""
@@ -121,14 +137,14 @@ def make_anatomy(body: list[float], pose: list[float], findings: Iterable[Findin
     Args:
         body: 20 numbers in [0, 1), the same on all films of one patient.
         pose: 12 numbers in [0, 1), of one exposure.
-        findings: cardiomegaly widens the heart, hyperinflation flattens the diaphragm.
+        findings: cardiomegaly widens the heart, hyperinflation flattens the diaphragm, and so on.
         view: ``PA`` or ``AP``; an AP film is taken lying down: less deep breath, larger heart, more tilt.
     """
 
     def between(u: float, low: float, high: float) -> float:
         return low + u * (high - low)
 
-    ap = view == "AP"
+    ap, findings = view == "AP", tuple(findings)
     names = {finding.name: finding for finding in findings}
     ratio = between(body[5], 0.42, 0.48) * (1.05 if ap else 1.0)
     height = between(body[6], 0.27, 0.31)
@@ -144,6 +160,14 @@ def make_anatomy(body: list[float], pose: list[float], findings: Iterable[Findin
         flat = FLATTENING[names["hyperinflation"].size]
         dome, angle = dome + 0.075 * flat, angle * (1 - 0.6 * flat)
         half_width, ratio = half_width + 0.015 * flat, ratio * (1 - 0.2 * flat)
+    raised, bend = [0.0, 0.0], 0.0
+    if "hypoinflation" in names:
+        dome, ratio = dome - SHALLOW[names["hypoinflation"].size], ratio * 1.04
+    for finding in findings:
+        if finding.name == "raised_diaphragm":
+            raised[finding.side == "left"] = RAISED[finding.size]
+        elif finding.name == "scoliosis":
+            bend = SIGN[finding.side] * BEND[finding.size]
     return Anatomy(
         half_width=half_width,
         top=top,
@@ -174,6 +198,8 @@ def make_anatomy(body: list[float], pose: list[float], findings: Iterable[Findin
         gamma=between(pose[7], 0.78, 1.25),
         noise=between(pose[8], 2.0, 6.5) * (1.25 if ap else 1.0),
         view=view,
+        raised=(raised[0], raised[1]),
+        bend=bend,
     )
 
 

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from lingula.corpora.synthetic.anatomy import Anatomy, make_anatomy
-from lingula.corpora.synthetic.findings import DEVICES, FINDINGS, Finding, check_finding, follow_up, sample_findings
+from lingula.corpora.synthetic.findings import (
+    DEVICES,
+    FINDINGS,
+    FURTHER,
+    Finding,
+    check_finding,
+    follow_up,
+    sample_findings,
+)
 from lingula.corpora.synthetic.shapes import Region, find_regions
 
 Key = tuple[int, ...]
@@ -37,6 +45,10 @@ class Chest:
     film_key: Key
 
     def place(self, finding: Finding) -> list[float]:
+        """The 12 numbers that place a finding; one of :data:`FURTHER` has a stream of its own."""
+        if finding.name in FURTHER:
+            key = [*self.body_key, BODY, 2, list(FURTHER).index(finding.name)]
+            return np.random.default_rng(key).random(12).tolist()
         return self.places[FINDINGS.index(finding.name)]
 
     def regions(self) -> tuple[Region, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lingula.corpora.synthetic.anatomy import SIGN, Anatomy, Points, band, smooth
 from lingula.corpora.synthetic.chest import BODY, TEXTURE, Chest
-from lingula.corpora.synthetic.shapes import Region, fracture_at, pleural_line
+from lingula.corpora.synthetic.shapes import Region, fracture_at, gas_of, pleural_line
 from lingula.data.study import Box
 
 if TYPE_CHECKING:
@@ -34,13 +34,19 @@ OPACITY = {
     "atelectasis": {"": 0.85},
     "nodule": {"small": 0.75, "large": 0.85},
     "rib_fracture": {"": 0.62},
+    "linear_opacity": {"": 0.75},
+    "pleural_thickening": {"": 0.85},
+    "blunted_angle": {"": 0.92},
 }
 SOFTNESS = {
     "effusion": 0.010,
     "consolidation": 0.020,
     "oedema": 0.045,
     "rib_fracture": 0.006,
+    "pleural_thickening": 0.005,
+    "blunted_angle": 0.008,
 }  # of the edge, film sides
+METAL_AND_LIME = {"aortic_calcification": 0.26, "calcified_nodes": 0.34, "spine_degeneration": 0.10, "clips": 0.50}
 UNSURE = 0.66  # contrast of an uncertain finding
 
 SIDES = tuple(SIGN)
@@ -137,6 +143,23 @@ def draw_pixels(chest: Chest, size: int) -> NDArray[np.uint8]:
             generator, *leads = region.outlines
             extra += np.float32(0.26) * _fill(tuple(leads), size, 0.0)
             extra += np.float32(0.45) * _fill(generator, size, 0.0)
+        elif name == "tortuous_aorta":
+            air *= 1 - np.float32(0.92) * _fill(region.outlines, size, 0.005)
+            extra += np.float32(0.05) * _fill(region.outlines, size, 0.005)
+        elif name == "scoliosis":  # beside the midline the spine takes the place of air
+            spine = _fill(region.outlines, size, 0.005)
+            air *= 1 - np.float32(0.75) * spine
+            extra += np.float32(0.05) * spine
+        elif name == "interstitial_markings":
+            strength = np.float32({"small": 0.45, "moderate": 0.60, "large": 0.80}[finding.size])
+            there = _fill(region.outlines, size, 0.02) * strength
+            air *= 1 - there * (np.float32(0.10) + np.float32(0.55) * _net(chest, region.side, size))
+        elif name == "hiatal_hernia":
+            sac = _fill(region.outlines, size, 0.004)
+            air *= 1 - np.float32(0.85) * sac
+            extra += np.float32(0.09) * sac - np.float32(0.22) * _fill(gas_of(region), size, 0.004)
+        elif name in METAL_AND_LIME:
+            extra += np.float32(METAL_AND_LIME[name]) * _fill(region.outlines, size, 0.002)
 
     density = tissue + extra - depth * air + np.float32(0.20) * vessels * np.clip(air, 0, 1)
     return _expose(density, anatomy, rng, size)
@@ -236,7 +259,8 @@ def _bones(chest: Chest, size: int) -> Plane:
     bone += np.float32(0.05) * _fill(_on_film(anatomy, blades), size, 0.008)
     pitch = 0.86 * anatomy.rib_pitch
     y = np.arange(16)[:, None, None] * pitch - 0.05
-    corners = _VERTEBRA * np.array([0.036, 0.40 * pitch]) + np.concatenate([np.zeros_like(y), y], axis=2)
+    x = anatomy.spine(y) if anatomy.bend else np.zeros_like(y)
+    corners = _VERTEBRA * np.array([0.036, 0.40 * pitch]) + np.concatenate([x, y], axis=2)
     bone += np.float32(0.075) * _fill(_on_film(anatomy, list(corners)), size, 0.006)
     return bone
 
@@ -290,6 +314,18 @@ def _vessels(chest: Chest, size: int) -> Plane:
             _polylines(canvas, lines, width * size, grey)
         _polylines(canvas, points[n:], 0.006 * size, 150)
     return cv2.GaussianBlur(canvas, (0, 0), max(0.0035 * size, 0.5)).astype(np.float32) / np.float32(255)
+
+
+def _net(chest: Chest, side: str, size: int) -> Plane:
+    """``(size, size)`` in [0, 1]: the fine mesh of a thickened interstitium, the same on all films of a patient."""
+    r = np.random.default_rng([*chest.body_key, BODY, 3, SIDES.index(side)]).random((220, 4))
+    turn, half = np.pi * r[:, 2:3], 0.035 + 0.035 * r[:, 3:4]
+    along = np.array([[-1.0, 0.0, 1.0]])
+    t = np.clip(0.04 + 0.92 * r[:, 0:1] + half * along * np.cos(turn), 0.01, 0.98)
+    v = np.clip(0.05 + 0.92 * r[:, 1:2] + 0.6 * half * along * np.sin(turn), 0.02, 0.98)
+    canvas = np.zeros((size, size), np.uint8)
+    _polylines(canvas, anatomy_points(chest.anatomy, side, t, v, size), 0.006 * size, 230)
+    return _blur(canvas, 0.0025 * size).astype(np.float32) * np.float32(1 / 255)
 
 
 def anatomy_points(anatomy: Anatomy, side: str, t: Any, v: Any, size: int) -> NDArray[np.int32]:

@@ -19,10 +19,11 @@ class Finding:
     """One finding of a film.
 
     Attributes:
-        name: one of :data:`FINDINGS`.
+        name: one of :data:`FINDINGS`, or of :data:`FURTHER`.
         side: the *patient's* side, ``left``, ``right`` or ``bilateral``; empty where a finding has none. The patient's
             left is on the right of the film.
-        zone: ``upper``, ``mid`` or ``lower``; for a tube or a line the height of its tip; empty where it has none.
+        zone: ``upper``, ``mid`` or ``lower``; for a tube or a line the height of its tip; for nodes and clips
+            ``hilum``, ``mediastinum`` or ``abdomen``; empty where it has none.
         size: ``small``, ``moderate`` or ``large``, or for a severity mild, moderate, severe; empty where it has none.
         certain: False for a finding that is drawn at two thirds of its contrast and reported as "possible".
 
@@ -51,7 +52,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Kind:
-    """The attributes that a finding may have; an empty string means that it has none."""
+    """The attributes that a finding may have; an empty string means that it has none. ``on_request``: zones and sizes
+    that can be drawn too, but that no phantom is given by chance."""
 
     sides: tuple[str, ...] = ("",)
     zones: tuple[str, ...] = ("",)
@@ -59,6 +61,7 @@ class Kind:
     may_be_uncertain: bool = True
     keeps: float = 0.5  # chance that the next film shows it unchanged
     acute: bool = True
+    on_request: tuple[str, ...] = ()
 
 
 EACH = ("left", "right")
@@ -71,8 +74,8 @@ KINDS: dict[str, Kind] = {
     "pneumothorax": Kind(sides=EACH, sizes=SIZES),
     "consolidation": Kind(sides=EACH, zones=ZONES, sizes=("small", "large")),
     "oedema": Kind(sizes=SIZES),
-    "cardiomegaly": Kind(sizes=SIZES, may_be_uncertain=False, keeps=0.85, acute=False),
-    "atelectasis": Kind(sides=ANY, zones=("mid", "lower")),
+    "cardiomegaly": Kind(sizes=SIZES, may_be_uncertain=False, keeps=0.85, acute=False, on_request=("borderline",)),
+    "atelectasis": Kind(sides=ANY, zones=("mid", "lower"), on_request=("upper",)),
     "nodule": Kind(sides=EACH, zones=ZONES, sizes=("small", "large"), keeps=0.8, acute=False),
     "granuloma": Kind(sides=EACH, zones=ZONES, may_be_uncertain=False, keeps=1.0, acute=False),
     "rib_fracture": Kind(sides=EACH, zones=ZONES, keeps=0.9),
@@ -82,6 +85,22 @@ KINDS: dict[str, Kind] = {
     "pacemaker": Kind(sides=EACH, may_be_uncertain=False, keeps=1.0, acute=False),
 }
 FINDINGS: tuple[str, ...] = tuple(KINDS)
+# Drawn only where they are asked for: what radiologists name often and the phantoms of :func:`sample_findings` lack.
+FURTHER: dict[str, Kind] = {
+    "hypoinflation": Kind(sizes=SIZES, may_be_uncertain=False, acute=False),
+    "raised_diaphragm": Kind(sides=EACH, sizes=("small", "moderate"), may_be_uncertain=False, acute=False),
+    "tortuous_aorta": Kind(sizes=SIZES, may_be_uncertain=False, acute=False),
+    "aortic_calcification": Kind(may_be_uncertain=False, acute=False),
+    "scoliosis": Kind(sides=EACH, sizes=SIZES, may_be_uncertain=False, acute=False),  # the side to which it bulges
+    "spine_degeneration": Kind(sizes=SIZES, may_be_uncertain=False, acute=False),
+    "hiatal_hernia": Kind(sizes=SIZES, may_be_uncertain=False, acute=False),
+    "linear_opacity": Kind(sides=EACH, zones=ZONES, acute=False),
+    "interstitial_markings": Kind(sides=EACH, zones=("", *ZONES), sizes=SIZES, may_be_uncertain=False),
+    "pleural_thickening": Kind(sides=EACH, zones=("", "upper"), acute=False),  # of the wall, or over the apex
+    "blunted_angle": Kind(sides=EACH, acute=False),
+    "calcified_nodes": Kind(("", *EACH), ("hilum", "mediastinum"), may_be_uncertain=False, acute=False),
+    "clips": Kind(("", *EACH), ("hilum", "mediastinum", "abdomen"), may_be_uncertain=False, acute=False),
+}
 DEVICES = ("endotracheal_tube", "central_line", "pacemaker")
 FOCAL = ("consolidation", "atelectasis", "nodule", "granuloma")
 
@@ -109,13 +128,13 @@ def check_finding(finding: Finding) -> None:
     Raises:
         UserError: for a name, side, zone or size that is not known or not possible, with what is.
     """
-    kind = KINDS.get(finding.name)
+    kind = KINDS.get(finding.name) or FURTHER.get(finding.name)
     if kind is None:
         hint = nearest(finding.name, FINDINGS) or f"; known: {', '.join(FINDINGS)}"
         raise UserError(f"unknown finding '{finding.name}'{hint}")
     for attribute, options in (("side", kind.sides), ("zone", kind.zones), ("size", kind.sizes)):
         value = getattr(finding, attribute)
-        if value not in options:
+        if value not in options and value not in kind.on_request:
             expected = "none" if options == ("",) else f"one of {', '.join(options)}"
             raise UserError(
                 f"{finding.name}: unknown {attribute} '{value}', expected {expected}{nearest(value, options)}"

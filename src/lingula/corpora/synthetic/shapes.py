@@ -61,12 +61,13 @@ def find_regions(finding: Finding, anatomy: Anatomy, u: list[float]) -> tuple[Re
     """Where a finding lies in one chest: a region per side that it touches, one for a finding without a side.
 
     Args:
-        finding: any of :data:`FINDINGS`, already checked.
+        finding: any of :data:`FINDINGS` or :data:`FURTHER`, already checked.
         anatomy: the chest.
         u: 12 numbers in [0, 1) that place and shape it; they belong to the patient, so that it stays on the next film.
     """
     draw = _OUTLINES[finding.name]
-    sides = ("right", "left") if finding.name in ("oedema", "hyperinflation") else finding.sides or ("",)
+    both = finding.name in ("oedema", "hyperinflation", "hypoinflation")
+    sides = ("right", "left") if both else finding.sides or ("",)
     return tuple(
         Region(finding, side, tuple(anatomy.to_film(outline) for outline in draw(finding, side, anatomy, u)))
         for side in sides
@@ -137,7 +138,7 @@ def _oedema(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> li
 
 
 def _atelectasis(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
-    low, high = {"mid": (0.48, 0.58), "lower": (0.74, 0.80)}[finding.zone]
+    low, high = {"upper": (0.22, 0.30), "mid": (0.48, 0.58), "lower": (0.74, 0.80)}[finding.zone]
     shift = 0.0 if side == "right" else 0.08
     wave = 0.03 * np.sin(3 * _U + 6 * u[0])
     t = [0.20 + shift + 0.10 * u[3 + i] + (0.55 - 0.12 * i) * _U for i in range(2)]
@@ -208,6 +209,120 @@ def _pacemaker(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) ->
     return [box, band(smooth(ventricle, 48), LEAD_WIDTH), band(smooth(atrium, 40), LEAD_WIDTH)]
 
 
+# Those of FURTHER -----------------------------------------------------------------------------------------------------
+
+
+def _raised_diaphragm(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    """What lies between the raised dome and where it would be."""
+    edge = anatomy.lung(side, 0.08 + 0.84 * _U, _ONES)
+    return [np.concatenate([edge, edge[::-1] + np.array([0.0, anatomy.raised[side == "left"]])])]
+
+
+def _tortuous_aorta(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    """A knob that stands out, and a descending part that bulges to the patient's left."""
+    out = {"small": 0.012, "moderate": 0.024, "large": 0.038}[finding.size] + 0.006 * u[0]
+    w, y, knob = anatomy.pedicle, anatomy.carina[1], anatomy.aorta
+    path = [(w * 0.3, y - 0.10), (w + knob * 0.4, y - 0.075), (w + knob * 0.6 + out, y - 0.015)]
+    path += [(w + 0.3 * out, y + 0.07), (w + 1.2 * out, y + 0.17), (w + 1.1 * out, y + 0.27), (w * 0.5, y + 0.38)]
+    return [band(smooth(path, 32), 0.055)]
+
+
+def _aortic_calcification(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    """A thin shell on the knob."""
+    r = 0.030 + 0.004 * u[0]
+    at = np.linspace(-1.5, 0.7 + 0.4 * u[1], 16)
+    arc = np.stack([np.cos(at) * r, np.sin(at) * r * 1.15], axis=1)
+    return [band(arc + np.array([anatomy.pedicle + 0.55 * anatomy.aorta - 0.006, anatomy.carina[1] - 0.030]), 0.010)]
+
+
+def _scoliosis(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    """The bent part of the spine."""
+    y = 0.12 + 0.66 * _U
+    return [band(np.stack([anatomy.spine(y), y], axis=1), 0.085)]
+
+
+def _spine_degeneration(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    """Spurs to both sides of a few discs."""
+    count = {"small": 3, "moderate": 5, "large": 7}[finding.size]
+    out = {"small": 0.020, "moderate": 0.026, "large": 0.034}[finding.size]
+    pitch = 0.86 * anatomy.rib_pitch
+    y = (8 - count // 2 + np.arange(count) + 0.5 + (u[0] > 0.5)) * pitch - 0.05
+    x = anatomy.spine(y)
+    spur = np.array([(0.026, -0.013), (0.036 + out, -0.005), (0.036 + out, 0.005), (0.026, 0.013)])
+    return [spur * np.array([s, 1.0]) + np.array([x[i], y[i]]) for i in range(count) for s in SIGN.values()]
+
+
+def _hiatal_hernia(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    r = {"small": 0.045, "moderate": 0.062, "large": 0.085}[finding.size]
+    return [_CIRCLE * np.array([1.1 * r, r]) + np.array([0.012 + 0.03 * u[0], anatomy.dome + 0.02 - 0.9 * r])]
+
+
+def gas_of(region: Region) -> Points:
+    """The bubble in the upper half of a hiatal hernia."""
+    outline = region.outlines[0]
+    middle = outline.mean(axis=0)
+    gas: Points = (outline - middle) * np.array([0.62, 0.42]) + middle
+    gas[:, 1] -= 0.28 * (outline[:, 1].max() - middle[1])
+    return gas
+
+
+def _linear_opacity(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    low, high = ZONE_V[finding.zone]
+    t = 0.26 + (0.10 if side == "left" and finding.zone == "lower" else 0.0) + 0.10 * u[0] + (0.42 + 0.1 * u[1]) * _U
+    v = low + (high - low) * u[2] + (0.06 + 0.10 * u[3]) * (_U - 0.5) * (1 if u[4] < 0.5 else -1)
+    return [band(anatomy.lung(side, t, v), 0.011)]
+
+
+def _interstitial_markings(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    top, bottom = {"": (0.06, 0.97), "upper": (0.06, 0.40), "mid": (0.34, 0.70), "lower": (0.58, 0.97)}[finding.zone]
+    v = 0.5 * (top + bottom) + 0.5 * (bottom - top) * _SQUARE[:, 1]
+    return [anatomy.lung(side, 0.5 + 0.46 * _SQUARE[:, 0], v)]
+
+
+def _pleural_thickening(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    if finding.zone == "upper":  # a cap over the apex
+        t, depth = 0.12 + 0.88 * _U, (0.075 + 0.03 * u[0]) * _ARCH + 0.012
+        return [anatomy.lung(side, np.concatenate([t, t[::-1]]), np.concatenate([0 * _U, depth[::-1]]))]
+    v = 0.34 + 0.06 * u[0] + 0.52 * _U
+    t = 1.0 - (0.10 + 0.03 * u[1]) * _ARCH**0.5
+    return [anatomy.lung(side, np.concatenate([1.0 * _ONES, t[::-1]]), np.concatenate([v, v[::-1]]))]
+
+
+def _blunted_angle(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    t, height = 0.70 + 0.30 * _U, (0.13 + 0.05 * u[0]) * _U**1.6
+    return [anatomy.lung(side, np.concatenate([t, t[::-1]]), np.concatenate([1 - height, _ONES]))]
+
+
+def _calcified_nodes(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    if finding.zone == "hilum":
+        side = side or ("left" if u[8] < 0.5 else "right")
+        t = np.array([0.05 + 0.05 * u[0], 0.13 + 0.05 * u[1], 0.08 + 0.05 * u[2]])
+        centres = anatomy.lung(side, t, np.array([0.40, 0.45, 0.51]) + 0.03 * u[3])
+    else:
+        x, y = anatomy.carina
+        centres = np.array([(x - 0.028, y - 0.01), (x + 0.004, y + 0.035), (x - 0.040, y - 0.05)])
+    lumps = 1 + 0.25 * u[4] * _TWO + 0.18 * _FIVE
+    return [centre + (0.010 + 0.004 * u[5 + i]) * lumps[:, None] * _CIRCLE for i, centre in enumerate(centres)]
+
+
+def _clips(finding: Finding, side: str, anatomy: Anatomy, u: list[float]) -> list[Points]:
+    s = SIGN.get(side, 1.0 if u[0] < 0.5 else -1.0)
+    if finding.zone == "mediastinum":
+        step = np.arange(5)[:, None]
+        centres = np.array([(0.030, anatomy.carina[1] + 0.03)]) + step * np.array([(0.009, 0.045)])
+    elif finding.zone == "hilum":
+        centres = anatomy.lung(
+            "left" if s > 0 else "right", 0.06 + 0.10 * np.array(u[1:4]), 0.42 + 0.1 * np.array(u[4:7])
+        )
+    else:
+        centres = np.array(
+            [(s * (0.12 + 0.05 * x), anatomy.dome + 0.08 + 0.05 * y) for x, y in zip(u[1:4], u[4:7], strict=True)]
+        )
+    angles = np.pi * np.array(u[7:] + u[:1])[: len(centres)]
+    along = 0.012 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return [band(np.stack([at - by, at, at + by]), 0.008) for at, by in zip(centres, along, strict=True)]
+
+
 _OUTLINES: dict[str, Callable[[Finding, str, Anatomy, list[float]], list[Points]]] = {
     "effusion": _effusion,
     "pneumothorax": _pneumothorax,
@@ -222,4 +337,17 @@ _OUTLINES: dict[str, Callable[[Finding, str, Anatomy, list[float]], list[Points]
     "endotracheal_tube": _endotracheal_tube,
     "central_line": _central_line,
     "pacemaker": _pacemaker,
+    "hypoinflation": _hyperinflation,
+    "raised_diaphragm": _raised_diaphragm,
+    "tortuous_aorta": _tortuous_aorta,
+    "aortic_calcification": _aortic_calcification,
+    "scoliosis": _scoliosis,
+    "spine_degeneration": _spine_degeneration,
+    "hiatal_hernia": _hiatal_hernia,
+    "linear_opacity": _linear_opacity,
+    "interstitial_markings": _interstitial_markings,
+    "pleural_thickening": _pleural_thickening,
+    "blunted_angle": _blunted_angle,
+    "calcified_nodes": _calcified_nodes,
+    "clips": _clips,
 }
