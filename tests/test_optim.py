@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lingula.optim import Recipe, Stage, build_optimizer, learning_rate_at
+from lingula.optim import Recipe, Stage, build_optimizer, from_scratch, learning_rate_at
 
 
 def recipe(**changes):
@@ -83,3 +83,59 @@ def test_the_schedule():
 def test_no_warm_up_and_nothing_but_warm_up():
     assert learning_rate_at(0, 10, 0, 1.0) == 1.0
     assert learning_rate_at(4, 5, 5, 1.0) == pytest.approx(0.8)
+
+
+def test_other_schedules():
+    assert [learning_rate_at(s, 10, 2, 1.0, schedule="constant") for s in range(10)] == [0.0, 0.5, *[1.0] * 8]
+    rates = [learning_rate_at(s, 200, 0, 0.03, schedule="step") for s in range(200)]
+    expected = [0.03] * 120 + [0.003] * 40 + [0.0003] * 40  # MoCo's 120 and 160 of 200 epochs
+    assert rates == pytest.approx(expected)
+
+
+def test_sgd_and_lars():
+    """The first step of SGD is lr times gradient + decay * parameter; LARS scales each matrix's by trust ratios."""
+    network = model()
+    for p in network.parameters():
+        p.grad = torch.full_like(p, 0.5) if p.requires_grad else None
+    before = [p.detach().clone() for p in network.parameters()]
+    sgd = build_optimizer(network, recipe(optimizer="sgd", learning_rate=0.1, weight_decay=0.2, momentum=0.8))
+    assert type(sgd) is torch.optim.SGD
+    assert all(group["momentum"] == 0.8 for group in sgd.param_groups)
+    sgd.step()
+    for old, new in zip(before, network.parameters(), strict=True):
+        torch.testing.assert_close(new.detach(), old - 0.1 * (0.5 + 0.2 * old) if new.requires_grad else old)
+
+    network = model()
+    weight = network[0].weight
+    weight.grad = torch.full_like(weight, 0.5)
+    old = weight.detach().clone()
+    lars = build_optimizer(network, recipe(optimizer="lars", learning_rate=0.1, weight_decay=0.2, momentum=0.9))
+    lars.step()
+    norm, slope = old.norm(), weight.grad.norm()
+    trust = 0.001 * norm / (slope + 0.2 * norm)  # You et al. 2017, Eq. 6
+    torch.testing.assert_close(weight.detach(), old - 0.1 * trust * (0.5 + 0.2 * old))
+
+
+class Towers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.text_encoder = nn.Linear(2, 2)
+        self.image_encoder = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "lars"])
+def test_the_text_encoder_has_its_own_rate(name):
+    network = Towers()
+    optimizer = build_optimizer(network, recipe(optimizer=name, learning_rate=1e-3, text_learning_rate=1e-4))
+    scales = {id(p): group["scale"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(scales) == 4
+    for key, parameter in network.named_parameters():
+        assert scales[id(parameter)] == pytest.approx(0.1 if key.startswith("text") else 1.0)
+    plain = build_optimizer(network, recipe(optimizer=name, learning_rate=1e-3))
+    assert {group["scale"] for group in plain.param_groups} == {1.0}
+
+
+def test_the_recipe_from_scratch():
+    own = from_scratch(Stage(10, {"loss": 1.0}), options={"dim": 4}, sentences="one")
+    assert (own.options, own.sentences, own.pretrained, own.batch_size) == ({"dim": 4}, "one", False, 32)
+    assert own.stages == (Stage(10, {"loss": 1.0}),)

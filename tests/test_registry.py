@@ -52,6 +52,8 @@ def test_options():
         check_options("thing", Thing, {"zzz": 1})
     with pytest.raises(UserError, match="no option 'self'"):
         check_options("thing", Thing, {"self": 1})
+    with pytest.raises(UserError, match="thing has no option 'width'"):
+        check_options("thing", Thing, {"width": 1}, not_options=("width",))
 
 
 class Kinds:

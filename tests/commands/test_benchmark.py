@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 import yaml
 
 from lingula.api import load
 from lingula.cli import main
 from lingula.commands import _tables
 from lingula.commands.benchmark import Entry, Method, Plan, Store, Weights, benchmark, make_task, read_plan
+from lingula.commands.evaluate import evaluate
+from lingula.commands.pretrain import pretrain
 from lingula.data.prepared import PreparedCorpus
 from lingula.evaluation import Cell, Measured, summarise
 from lingula.registry import UserError
@@ -206,10 +210,94 @@ def test_a_method_is_trained_where_it_is_to_be_and_not_again(write, tiny_corpus,
     assert [len(cells) for cells in table.columns[0].cells.values()] == [1, 1, 0]
 
 
+def test_a_method_is_pretrained_with_each_seed_and_each_run_measured_with_its_own(write, tiny_corpus, tmp_path):
+    settings = {"corpus": str(tiny_corpus), "method": "clip", "recipe": "scratch", "image_size": 48, "batch_size": 8}
+    settings |= {"options": {"dim": 16}, "epochs": [0.4], "quiet": True}
+    classification = {"labels": ["effusion", "cardiomegaly"], "protocol": "logistic", "fractions": [0.5]}
+    tasks = [
+        {"task": "retrieval", "corpus": str(tiny_corpus), "options": {"pool": 8}},
+        {"task": "classification", "corpus": str(tiny_corpus), "options": classification},
+    ]
+    methods = {
+        "Random": {"init": "random", "like": "CLIP"},
+        "CLIP": {"pretrain": settings, "each_seed": True},
+    }
+    file = write("each", methods=methods, tasks=tasks, seeds=[3, 5])
+    tables = benchmark(file)
+    runs = {seed: tmp_path / "each" / "runs" / f"clip-{seed}" for seed in (3, 5)}
+    assert [json.loads((run / "run.json").read_text())["seed"] for run in runs.values()] == [3, 5]
+    rows = [json.loads(line) for line in (tmp_path / "each" / "results.jsonl").read_text().splitlines()]
+    checkpoints = {seed: load(run).checkpoint for seed, run in runs.items()}
+    own = [row for row in rows if row["method"] == "CLIP" and row["task"] == "classification"]
+    assert {row["seed"]: row["checkpoint"] for row in own} == checkpoints
+    retrieved = [row["checkpoint"] for row in rows if row["method"] == "CLIP" and row["task"] == "retrieval"]
+    assert retrieved == list(checkpoints.values())
+    for table in tables:
+        assert [len(cells) for cells in table.columns[0].cells.values()] == [2, 2]
+        assert "2 pre-trainings a method, each with its own seed" in _tables.notes(table)[0]
+
+
+def test_two_processes_share_one_file(write, capsys):
+    """Each with its own methods; the tables of the second are those of one process alone."""
+    whole = benchmark(write("whole"))
+    file = write("shared")
+    first = benchmark(file, only=["CM-CGNS"])
+    assert [bool(cells) for cells in first[0].columns[0].cells.values()] == [True, False]
+    second = benchmark(file, only=["Random Init."])
+    assert _tables.markdown(second) == _tables.markdown(whole)
+    with pytest.raises(UserError, match="the benchmark has no method 'CM-CGN'; did you mean 'CM-CGNS'"):
+        benchmark(file, only=["CM-CGN"])
+
+
+def test_a_method_of_films_alone_has_a_dash_where_text_is_read(write, tiny_run, tiny_corpus, tmp_path, capsys):
+    settings = {"corpus": str(tiny_corpus), "method": "simsiam", "recipe": "scratch", "image_size": 48}
+    settings |= {"batch_size": 8, "epochs": [0.4], "quiet": True}
+    films = pretrain(out=tmp_path / "films", **settings)
+    methods = {
+        "CM-CGNS": {"run": str(tiny_run)},
+        "SimSiam": {"run": str(films)},
+        "Random": {"init": "random", "like": "SimSiam"},
+    }
+    classification, retrieval = benchmark(write("dash", methods=methods))
+    assert [len(cells) for cells in classification.columns[0].cells.values()] == [2, 2, 2]
+    assert [len(cells) for cells in retrieval.columns[0].cells.values()] == [1, 0, 0]
+    _, body = _tables.lines(retrieval)
+    assert [line[1][0] for line in body[1:3]] == ["–", "–"]
+    with pytest.raises(UserError, match="Retrieval cannot be measured of method 'simsiam': it learns from films alone"):
+        evaluate(Retrieval(), films)
+
+
+def test_imagenets_weights_come_from_a_file(write, tiny_corpus, tmp_path):
+    settings = {"corpus": str(tiny_corpus), "method": "simsiam", "recipe": "scratch", "image_size": 48}
+    settings |= {"image_encoder": "resnet18", "batch_size": 8, "epochs": [0.4], "quiet": True}
+    run = pretrain(out=tmp_path / "films", **settings)
+    torch.manual_seed(0)
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")
+    imagenet = {"init": "imagenet", "like": "SimSiam", "weights": str(tmp_path / "resnet18.pth")}
+    options = {"labels": ["effusion"], "protocol": "logistic", "fractions": [1.0]}
+    tasks = [{"task": "classification", "corpus": str(tiny_corpus), "options": options}]
+    methods = {"SimSiam": {"run": str(run)}, "ImageNet": imagenet}
+    benchmark(write("imagenet", methods=methods, tasks=tasks))
+    rows = [json.loads(line) for line in (tmp_path / "imagenet" / "results.jsonl").read_text().splitlines()]
+    (own,) = {row["checkpoint"] for row in rows if row["method"] == "ImageNet"}
+    assert own.startswith("imagenet-")
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")  # others under the same name
+    benchmark(write("imagenet", methods=methods, tasks=tasks))
+    rows = [json.loads(line) for line in (tmp_path / "imagenet" / "results.jsonl").read_text().splitlines()]
+    assert own not in {row["checkpoint"] for row in rows}
+    (tmp_path / "resnet18.pth").unlink()
+    with pytest.raises(UserError, match=r"no weights of the image encoder 'resnet18' at .*resnet18.pth"):
+        benchmark(write("imagenet", methods=methods, tasks=tasks))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"methods": {}}, "bad.yaml names no methods"),
+        ({"methods": {"A": {"run": "x", "each_seed": True}}}, "each_seed goes with pretrain"),
+        ({"methods": {"A": {"pretrain": {"seed": 1}, "each_seed": True}}}, "leave out seed"),
+        ({"methods": {"A": {"pretrain": {}, "each_seed": "yes"}}}, "each_seed must be true or false, got 'yes'"),
+        ({"methods": {"A": {"run": "x", "weights": "w"}}}, "weights goes with init imagenet"),
         ({"taks": []}, "unknown key 'taks'; did you mean 'tasks'"),
         ({"tasks": [{"task": "retrieval"}]}, "task 1 names no corpus"),
         ({"seeds": "all"}, "seeds must be a list of whole numbers from 0"),

@@ -8,6 +8,7 @@ from lingula.corpora.synthetic import Synthetic
 from lingula.data.loader import Loader
 from lingula.data.preparation import prepare
 from lingula.data.tokens import tokenise, train_tokenizer
+from lingula.data.transforms import TWO_VIEWS
 from lingula.registry import UserError
 
 
@@ -88,3 +89,55 @@ def test_another_seed_on_the_same_loader_is_another_order(corpus, tokens):
     loader.batch(0)
     loader.seed = 11  # what a new stage does
     assert torch.equal(loader.batch(0).rows, make(corpus, tokens, seed=11).batch(0).rows)
+
+
+# Views, and sentences at random.
+
+
+def test_views_are_drawn_apart_and_belong_to_the_film(corpus, tokens):
+    loader = make(corpus, None, views=2, augmentation=TWO_VIEWS)
+    batch = loader.batch(0)
+    assert batch.images.shape == (4, 2, 1, 32, 32)
+    assert batch.reports is None
+    assert -1 <= batch.images.min() < batch.images.max() <= 1
+    assert not torch.equal(batch.images[:, 0], batch.images[:, 1])
+    assert torch.equal(batch.images, make(corpus, None, views=2, augmentation=TWO_VIEWS).batch(0).images)
+    films = {row: film for step in range(5) for row, film in zip(*_rows_and_images(loader, step), strict=True)}
+    later = {row: film for step in range(5, 10) for row, film in zip(*_rows_and_images(loader, step), strict=True)}
+    both = films.keys() & later.keys()
+    assert len(both) >= 18
+    assert not any(torch.equal(films[row], later[row]) for row in both)  # another epoch, other views
+
+
+def _rows_and_images(loader, step):
+    batch = loader.batch(step)
+    return batch.rows.tolist(), batch.images
+
+
+def test_the_first_view_is_the_window_of_before(corpus, tokens):
+    one, two = make(corpus, tokens).batch(3), make(corpus, tokens, views=2).batch(3)
+    assert torch.equal(one.images[:, 0], two.images[:, 0])
+    assert not torch.equal(two.images[:, 0], two.images[:, 1])
+
+
+def test_what_does_not_train_sees_the_middle_of_whole_films_and_whole_reports(corpus, tokens):
+    plain = make(corpus, tokens, training=False)
+    changed = make(corpus, tokens, training=False, views=2, augmentation=TWO_VIEWS, sentences="one")
+    for one, other in zip(plain, changed, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.reports.token_ids, other.reports.token_ids)
+
+
+def test_sentences_at_random_change_with_the_epoch(corpus, tokens):
+    loader = make(corpus, tokens, sentences="one")
+    keys = [
+        {r: k for s in range(e * 5, e * 5 + 5) for r, k in zip(*_rows_and_keys(loader, s), strict=True)} for e in (0, 1)
+    ]
+    both = keys[0].keys() & keys[1].keys()
+    assert sum(keys[0][row] != keys[1][row] for row in both) > 0
+    assert loader.batch(0).reports.sentence_count == 4
+
+
+def _rows_and_keys(loader, step):
+    batch = loader.batch(step)
+    return batch.rows.tolist(), batch.reports.sentence_key.tolist()

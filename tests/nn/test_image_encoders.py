@@ -1,7 +1,9 @@
 """One contract for every image encoder."""
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from lingula.nn.image_encoders import ImageEncoder, recalibrate_batch_norm
 from lingula.registry import UserError
@@ -11,6 +13,7 @@ from lingula.registry import UserError
     ("name", "size", "grid", "width"),
     [
         ("small_resnet", 48, (3, 3), 96),
+        ("small_vit", 48, (3, 3), 96),
         ("resnet18", 64, (2, 2), 512),
         ("vit_tiny_patch16_224", 32, (2, 2), 192),
         ("deit_tiny_patch16_224", 64, (4, 4), 192),
@@ -32,6 +35,8 @@ def test_the_contract(name, size, grid, width):
     assert all(m.ndim == 4 for m in features.maps)
     sizes = [m.shape[-1] for m in features.maps]
     assert sizes == sorted(sizes, reverse=True)
+    assert encoder.map_widths == [m.shape[1] for m in features.maps]
+    assert encoder.map_grids == [tuple(m.shape[2:]) for m in features.maps]
 
 
 def test_patches_are_places_in_reading_order():
@@ -78,3 +83,56 @@ def test_recalibration_takes_the_statistics_of_the_films():
     with torch.no_grad():
         expected = sum(encoder.backbone.stem[0](x).mean((0, 2, 3)) for x in films) / 3
     torch.testing.assert_close(norm.running_mean, expected)
+
+
+def test_every_weight_of_the_small_vision_transformer_is_used():
+    encoder = ImageEncoder("small_vit", 48)
+    encoder(torch.randn(2, 1, 48, 48)).patches.square().sum().backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+
+
+# ImageNet's weights from a file.
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_weights_of_a_file(tmp_path, suffix):
+    """A classifier of three channels, as torchvision and timm publish it: its first layer is folded, its head left."""
+    torch.manual_seed(0)
+    weights = timm.create_model("resnet18", num_classes=7).state_dict()
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path)
+    encoder = ImageEncoder("resnet18", 64, path)
+    mine = encoder.backbone.state_dict()
+    torch.testing.assert_close(mine["conv1.weight"], weights["conv1.weight"].sum(1, keepdim=True))
+    assert all(torch.equal(mine[name], weights[name]) for name in mine if name != "conv1.weight")
+    assert set(weights) - set(mine) == {"fc.weight", "fc.bias"}
+
+
+def test_a_vision_transformers_positions_are_resampled(tmp_path):
+    weights = timm.create_model("vit_tiny_patch16_224", num_classes=5).state_dict()
+    save_file(weights, tmp_path / "vit.safetensors")
+    mine = ImageEncoder("vit_tiny_patch16_224", 64, tmp_path / "vit.safetensors").backbone.state_dict()
+    assert mine["pos_embed"].shape == (1, 17, 192)
+    torch.testing.assert_close(mine["pos_embed"][:, 0], weights["pos_embed"][:, 0])
+    assert torch.equal(mine["blocks.3.attn.qkv.weight"], weights["blocks.3.attn.qkv.weight"])
+
+
+def test_weights_that_cannot_be_had(tmp_path):
+    with pytest.raises(UserError, match=r"no weights of the image encoder 'resnet18' at .*nowhere.pth"):
+        ImageEncoder("resnet18", 64, tmp_path / "nowhere.pth")
+    whole = timm.create_model("resnet18").state_dict()
+    part = {name: tensor for name, tensor in whole.items() if not name.startswith("layer4")}
+    for weights, what in ((part, "Missing key"), ({**whole, "more": torch.zeros(1)}, "Unexpected key")):
+        torch.save(weights, tmp_path / "else.pth")
+        with pytest.raises(UserError, match=rf"else.pth do not fit the image encoder 'resnet18': .*{what}"):
+            ImageEncoder("resnet18", 64, tmp_path / "else.pth")
+    (tmp_path / "else.pth").write_text("no weights")
+    with pytest.raises(UserError, match=r"else.pth do not fit the image encoder 'resnet18'"):
+        ImageEncoder("resnet18", 64, tmp_path / "else.pth")
+    with pytest.raises(UserError, match="small_resnet is made here, and has no weights"):
+        ImageEncoder("small_resnet", 64, tmp_path / "else.pth")
+    with pytest.raises(UserError, match=r"cannot get the pre-trained weights of 'resnet18'.*name a file"):
+        ImageEncoder("resnet18", 64, pretrained=True)

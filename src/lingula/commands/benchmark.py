@@ -27,6 +27,7 @@ def benchmark(
     file: Path,
     out: Path | None = None,
     device: str = "auto",
+    only: list[str] | None = None,
     tables_only: bool = False,
 ) -> list[Any]:
     """Compare methods on tasks, resuming where it stopped, and print the papers' tables.
@@ -38,6 +39,8 @@ def benchmark(
         file: YAML.
         out: folder of the cells, the runs and the tables; the file's own name without .yaml by default.
         device: `cpu`, `cuda`, `mps` or `auto`.
+        only: train and measure these methods alone; the tables show what is there of the others. Several processes may
+            so share the work of one file.
         tables_only: print the tables of what is there, and measure nothing.
     """
     from lingula.commands._tables import markdown, print_tables, tables_of
@@ -52,13 +55,13 @@ def benchmark(
     corpora = {entry.corpus: PreparedCorpus.open(entry.corpus) for entry in plan.tasks}
     tasks = [(entry, make_task(entry)) for entry in plan.tasks]
     device = device_of(device)
-    if not tables_only:
-        for name, method in plan.methods.items():  # all before any is measured: one may be like a later one
-            train(name, method, out, plan)
+    measured_here = [] if tables_only else _chosen(only, plan)
+    for name in measured_here:  # all before any is measured: one may be like a later one
+        train(name, plan.methods[name], out, plan)
     found: dict[tuple[str, int], list[Measured]] = {}
     rows: list[dict[str, Any]] = []
     for name, method in plan.methods.items():
-        if tables_only and not _is_there(name, method, out, plan):
+        if name not in measured_here and not _is_there(name, method, out, plan):
             continue
         for weights in weights_of(name, method, out, plan, device):
             for number, (entry, task) in enumerate(tasks):
@@ -67,7 +70,7 @@ def benchmark(
                 corpus = corpora[entry.corpus]
                 store = Store(out / "cells", name, weights, task, corpus, plan.bootstrap)
                 cells = task.cells(weights.seeds)
-                if not tables_only:
+                if name in measured_here:
                     store.fill(cells)
                 for row, measured in store.read(cells):
                     if row not in rows:  # two entries may show the same cells
@@ -84,6 +87,21 @@ def benchmark(
     partial.replace(out / "results.jsonl")
     print(f"{out / 'tables.md'}")
     return tables
+
+
+def _chosen(only: list[str] | None, plan: Plan) -> list[str]:
+    """The methods to train and measure, in the plan's order.
+
+    Raises:
+        UserError: for a name that the plan has not.
+    """
+    from lingula.registry import UserError, nearest
+
+    for name in only or ():
+        if name not in plan.methods:
+            hint = nearest(name, plan.methods) or f"; known: {', '.join(plan.methods)}"
+            raise UserError(f"the benchmark has no method '{name}'{hint}")
+    return [name for name in plan.methods if only is None or name in only]
 
 
 benchmark.positional = ("file",)  # type: ignore[attr-defined]

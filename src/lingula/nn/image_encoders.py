@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,25 +90,47 @@ def _timm_model(name: str, pretrained: bool | Path, image_size: int) -> Any:
     if not timm.is_model(name):
         hint = nearest(name.split(".")[0], [SMALL_RESNET, SMALL_VIT, *timm.list_models()])
         raise UserError(f"unknown image encoder '{name}'{hint}")
-    settings: dict[str, Any] = {"pretrained": bool(pretrained), "in_chans": 1, "num_classes": 0}
-    if isinstance(pretrained, Path):
-        if not pretrained.is_file():
-            raise UserError(f"no weights of the image encoder '{name}' at {pretrained}")
-        settings["pretrained_cfg_overlay"] = {"file": str(pretrained)}
+    settings: dict[str, Any] = {"pretrained": pretrained is True, "in_chans": 1, "num_classes": 0}
     try:
         try:
-            return timm.create_model(name, **settings, img_size=image_size)
+            model = timm.create_model(name, **settings, img_size=image_size)
         except TypeError:  # convolutions take any size and know no such argument
-            return timm.create_model(name, **settings)
+            model = timm.create_model(name, **settings)
     except Exception as err:
-        if isinstance(pretrained, Path):
-            raise UserError(f"the weights in {pretrained} do not fit the image encoder '{name}': {err}") from err
-        if not pretrained:
+        if pretrained is not True:
             raise UserError(f"image encoder '{name}' cannot be built for {image_size} pixels: {err}") from err
         raise UserError(
             f"cannot get the pre-trained weights of '{name}' ({type(err).__name__}); go online once, name a file of "
             "them, or start from scratch with --pretrained false"
         ) from err
+    if isinstance(pretrained, Path):
+        _load_file(model, name, pretrained)
+    return model
+
+
+def _load_file(model: Any, name: str, path: Path) -> None:
+    """All of a timm model's weights from a file in timm's or torchvision's names: the first layer folded to one
+    channel, the classifier left out, positions resampled. (timm's own loading lets missing weights pass.)"""
+    from timm.models import adapt_input_conv, load_state_dict
+
+    if not path.is_file():
+        raise UserError(f"no weights of the image encoder '{name}' at {path}")
+    try:
+        state: Any = load_state_dict(str(path), weights_only=True)
+        rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+        state = dict(state if rename is None else rename(state, model))
+        first, last = (_names(model.pretrained_cfg.get(part)) for part in ("first_conv", "classifier"))
+        for layer in first:
+            state[f"{layer}.weight"] = adapt_input_conv(1, state[f"{layer}.weight"])
+        state = {key: value for key, value in state.items() if key.rpartition(".")[0] not in last}
+        model.load_state_dict(state)
+    except Exception as err:
+        why = " ".join(str(err).split())
+        raise UserError(f"the weights in {path} do not fit the image encoder '{name}': {why}") from err
+
+
+def _names(layers: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (layers,) if isinstance(layers, str) else layers or ()
 
 
 class ImageEncoder(nn.Module):

@@ -1,0 +1,38 @@
+"""Pairs in both directions, and a temperature that is learned within bounds."""
+
+import math
+
+import pytest
+import torch
+
+from lingula.losses.info_nce import info_nce
+from lingula.nn.contrast import Temperature, contrast_pairs, own_columns
+
+
+def test_both_directions():
+    one, other = torch.randn(2, 4, 3)
+    there, back = contrast_pairs(one, other, 0.2)
+    torch.testing.assert_close(there, info_nce(one, other, 0.2))
+    torch.testing.assert_close(back, info_nce(other, one, 0.2))
+    assert own_columns(3, one.device).tolist() == [0, 1, 2]
+
+
+def test_a_learned_temperature_is_held_and_its_gradient_is_that_of_the_logarithm():
+    temperature = Temperature(0.07)
+    assert temperature().item() == pytest.approx(0.07)
+    temperature().backward()
+    assert temperature.logarithm.grad.item() == pytest.approx(0.07)
+    for wanted, held in ((1e-4, 0.01), (5.0, 1.0), (0.3, 0.3)):
+        with torch.no_grad():
+            temperature.logarithm.fill_(math.log(wanted))
+        assert temperature().item() == pytest.approx(held)
+    assert [name for name, _ in temperature.named_parameters()] == ["logarithm"]
+
+
+def test_a_fixed_temperature_is_no_parameter_and_is_not_held():
+    fixed = Temperature(1e-3, learnable=False)
+    assert fixed().item() == pytest.approx(1e-3)
+    assert list(fixed.parameters()) == []
+    assert "logarithm" in fixed.state_dict()
+    with pytest.raises(ValueError, match="temperatures must be positive, got 0"):
+        Temperature(0)
