@@ -2,10 +2,11 @@
 # make setup   .venv and dependencies only
 # make test    set up, then the tests (minutes)
 # make test-slow, make lint, make format
+# make docs    docs/methods from the source of the methods
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo setup test test-slow lint format
+.PHONY: demo setup test test-slow lint format docs
 
 demo: setup
 	$(BIN)/lingula demo --out demo
@@ -26,11 +27,14 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
+docs: setup
+	$(BIN)/python docs/build_methods.py
+
 lint: setup
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests docs examples
+	$(BIN)/ruff format --check src tests docs examples
 	$(BIN)/mypy
 
 format: setup
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests docs examples
+	$(BIN)/ruff format src tests docs examples

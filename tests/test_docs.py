@@ -1,7 +1,10 @@
 """What the README and the docs say to type works: Python examples run, command lines parse."""
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from PIL import Image
 from lingula.cli import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -52,3 +55,25 @@ def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not link.startswith("http"):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_pages_of_the_methods_are_those_of_the_source(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import build_methods
+
+    written = build_methods.pages()
+    there = set((ROOT / "docs" / "methods").glob("*.md"))
+    assert there == set(written), "run `make docs`"
+    for path, text in written.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make docs`"
+
+
+def test_the_example_of_a_new_method_is_short_and_runs(tmp_path):
+    example = ROOT / "examples" / "add_a_method.py"
+    assert len(example.read_text().splitlines()) < 60
+    command = [sys.executable, str(example), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert [row["encoder"] for row in rows] == ["sentence-to-film"]
+    assert rows[0]["recall_at_5"] > rows[0]["chance_at_5"]

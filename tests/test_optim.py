@@ -135,6 +135,23 @@ def test_the_text_encoder_has_its_own_rate(name):
     assert {group["scale"] for group in plain.param_groups} == {1.0}
 
 
+@pytest.mark.parametrize("name", ["adamw", "lars"])
+def test_biases_have_their_own_rate(name):
+    network = Towers()
+    settings = {"learning_rate": 1e-3, "bias_learning_rate": 5e-4, "text_learning_rate": 1e-4}
+    optimizer = build_optimizer(network, recipe(optimizer=name, **settings))
+    scales = {id(p): group["scale"] for group in optimizer.param_groups for p in group["params"]}
+    for key, parameter in network.named_parameters():
+        expected = (0.1 if key.startswith("text") else 1.0) * (0.5 if key.endswith("bias") else 1.0)
+        assert scales[id(parameter)] == pytest.approx(expected)
+
+
+def test_a_stages_own_warm_up_is_a_share_of_it():
+    stage = Stage(50, {"loss": 1.0}, learning_rate=2e-5, warmup_epochs=20)
+    assert stage.of_length(5) == Stage(5, {"loss": 1.0}, learning_rate=2e-5, warmup_epochs=2)
+    assert Stage(50, {"loss": 1.0}).of_length(5) == Stage(5, {"loss": 1.0})
+
+
 def test_the_recipe_from_scratch():
     own = from_scratch(Stage(10, {"loss": 1.0}), options={"dim": 4}, sentences="one")
     assert (own.options, own.sentences, own.pretrained, own.batch_size) == ({"dim": 4}, "one", False, 32)

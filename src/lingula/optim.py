@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,13 +22,19 @@ class Stage:
     Attributes:
         epochs: length.
         weights: the weight of each loss term; a term that is not named is not computed.
-        learning_rate, warmup_epochs: this stage's own, where they differ from the recipe's.
+        learning_rate: its own peak, where that differs from the recipe's.
+        warmup_epochs: its own warm-up, as long as it is here; it grows and shrinks with the stage.
     """
 
     epochs: float
     weights: dict[str, float]
     learning_rate: float | None = None
     warmup_epochs: float | None = None
+
+    def of_length(self, epochs: float) -> Stage:
+        """The same stage of another length, its own warm-up the same share of it."""
+        share = None if self.warmup_epochs is None else self.warmup_epochs / self.epochs
+        return replace(self, epochs=epochs, warmup_epochs=None if share is None else share * epochs)
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Recipe:
         optimizer: ``adam``, ``adamw``, ``sgd`` or ``lars``.
         learning_rate: peak, after the warm-up.
         text_learning_rate: that of the text encoder, where it differs.
+        bias_learning_rate: that of biases and norms, where it differs; of ``adamw`` and ``lars``.
         start_learning_rate: where the warm-up begins.
         warmup_epochs: per stage; of a stage shorter than ten of them, a tenth.
         schedule: after the warm-up: ``cosine`` to 0, ``constant``, or ``step``, a tenth after 60 % of the stage and a
@@ -73,6 +80,7 @@ class Recipe:
     optimizer: str = "adamw"
     learning_rate: float = 1e-4
     text_learning_rate: float | None = None
+    bias_learning_rate: float | None = None
     start_learning_rate: float = 0.0
     warmup_epochs: float = 1.0
     schedule: str = "cosine"
@@ -127,7 +135,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool = True) -> tor
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got '{recipe.optimizer}'")
     groups = []
     text = {id(p) for name, p in model.named_parameters() if name.startswith("text_encoder.")}
-    text_scale = 1.0 if recipe.text_learning_rate is None else recipe.text_learning_rate / recipe.learning_rate
+    text_scale = (recipe.text_learning_rate or recipe.learning_rate) / recipe.learning_rate
+    bias_scale = (recipe.bias_learning_rate or recipe.learning_rate) / recipe.learning_rate
     only_matrices = recipe.optimizer in ("adamw", "lars")
     for matrix in (True, False) if only_matrices else (None,):
         for of_text in (False, True) if text_scale != 1 else (None,):
@@ -139,7 +148,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool = True) -> tor
                 and (of_text is None or (id(p) in text) is of_text)
             ]
             decay = 0.0 if matrix is False else recipe.weight_decay
-            scale = text_scale if of_text else 1.0
+            scale = (text_scale if of_text else 1.0) * (bias_scale if matrix is False else 1.0)
             if own:
                 groups.append({"params": own, "weight_decay": decay, "scale": scale})
     if recipe.optimizer == "lars":

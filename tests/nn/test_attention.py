@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from lingula.nn.attention import AttentionPool, SigmoidCrossAttention, pad_sentences
+from lingula.nn.attention import (
+    AttentionPool,
+    MeanQueryPool,
+    SigmoidCrossAttention,
+    SoftmaxCrossAttention,
+    pad_sentences,
+)
 
 D = 4
 
@@ -224,3 +230,112 @@ def test_positions_of_a_film_of_another_size():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="width 10 is not divisible by 4 heads"):
         AttentionPool(10, 4)
+
+
+# LoVT's pooling and attention.
+
+
+@pytest.mark.parametrize("counts", [(5, 1, 3), (4,)])
+def test_pooling_by_the_mean_alone(counts):
+    """Head by head: softmax over the real elements, the mean of the set only asks."""
+    torch.manual_seed(len(counts))
+    pool, most, width, heads = MeanQueryPool(8, 2).double(), max(counts), 8, 2
+    x = torch.randn(len(counts), most, width).double()
+    mask = torch.arange(most) < torch.tensor(counts)[:, None]
+    x[~mask] = 1e3
+    pooled, weights = pool(x, mask)
+    q_w, k_w, v_w = (w.tolist() for w in pool.attention.in_proj_weight.chunk(3))
+    bias = torch.randn(3 * width).double()
+    with torch.no_grad():
+        pool.attention.in_proj_bias.copy_(bias)
+        pool.attention.out_proj.bias.copy_(bias[:width])
+    pooled, weights = pool(x, mask)
+    q_b, k_b, v_b = (b.tolist() for b in bias.chunk(3))
+    for row, count in enumerate(counts):
+        own = x[row, :count].tolist()
+        mean = [sum(e[d] for e in own) / count for d in range(width)]
+        query = [a + b for a, b in zip(times(q_w, mean), q_b, strict=True)]
+        keys = [[a + b for a, b in zip(times(k_w, e), k_b, strict=True)] for e in own]
+        values = [[a + b for a, b in zip(times(v_w, e), v_b, strict=True)] for e in own]
+        joined, over_heads = [], [0.0] * count
+        for head in range(heads):
+            part = slice(head * width // heads, (head + 1) * width // heads)
+            scores = [math.exp(dot(query[part], key[part]) / math.sqrt(width // heads)) for key in keys]
+            shares = [score / sum(scores) for score in scores]
+            over_heads = [w + s / heads for w, s in zip(over_heads, shares, strict=True)]
+            joined += [dot(shares, [value[d] for value in values]) for d in range(width)[part]]
+        expected = [a + b for a, b in zip(times(pool.attention.out_proj.weight.tolist(), joined), bias, strict=False)]
+        torch.testing.assert_close(pooled[row], torch.stack([torch.as_tensor(e) for e in expected]))
+        torch.testing.assert_close(weights[row, :count], double(over_heads))
+    assert (weights[~mask] == 0).all()
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(counts), dtype=torch.float64))
+
+
+def test_pooling_by_the_mean_without_a_mask():
+    pool, x = MeanQueryPool(8, 2).double(), torch.randn(2, 5, 8).double()
+    everything = torch.ones(2, 5, dtype=torch.bool)
+    for one, other in zip(pool(x), pool(x, everything), strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.autograd.gradcheck(lambda x: pool(x, everything), x.requires_grad_())
+    with pytest.raises(ValueError, match="width 10 is not divisible by 8 heads"):
+        MeanQueryPool(10)
+
+
+def literal_softmax_attention(attention, queries, keys):
+    """For each query the output projection of the softmax-weighted values, and the weights; before BatchNorm."""
+    w = {name: p.tolist() for name, p in attention.named_parameters()}
+
+    def linear(name, x):
+        return [a + b for a, b in zip(times(w[f"{name}.weight"], x), w[f"{name}.bias"], strict=True)]
+
+    made, shares = [], []
+    for query in queries:
+        q = linear("key", query)
+        scores = [math.exp(dot(q, linear("key", key)) / math.sqrt(len(q))) for key in keys]
+        shares.append([score / sum(scores) for score in scores])
+        values = [linear("value", key) for key in keys]
+        made.append(linear("output", [dot(shares[-1], [value[d] for value in values]) for d in range(len(q))]))
+    return made, shares
+
+
+def batch_norm(rows, eps):
+    """Each channel to mean 0 and variance 1 over all rows; a fresh BatchNorm's scale is 1 and its shift 0."""
+    count = len(rows)
+    means = [sum(row[d] for row in rows) / count for d in range(len(rows[0]))]
+    variances = [sum((row[d] - means[d]) ** 2 for row in rows) / count for d in range(len(rows[0]))]
+    return [[(row[d] - means[d]) / math.sqrt(variances[d] + eps) for d in range(len(row))] for row in rows]
+
+
+@pytest.mark.parametrize("sentence_counts", [(2, 1), (3, 1, 2, 5, 1)])
+def test_softmax_attention_both_ways(tiny, sentence_counts):
+    torch.manual_seed(len(sentence_counts))
+    reports = tiny.batch(sentence_counts).reports
+    attention = SoftmaxCrossAttention(D).double()
+    patches = torch.randn(len(sentence_counts), 3, D).double() * 2
+    sentences = torch.randn(reports.sentence_count, D).double() * 2
+    cross = attention(patches, sentences, reports)
+    owner = reports.report_of_sentence.tolist()
+    to_report, to_image, sentence_weights = [], [], []
+    for b in range(len(sentence_counts)):
+        own = [s for s, o in zip(sentences.tolist(), owner, strict=True) if o == b]
+        made, shares = literal_softmax_attention(attention, own, patches[b].tolist())
+        to_report, sentence_weights = to_report + made, sentence_weights + shares
+        made, shares = literal_softmax_attention(attention, patches[b].tolist(), own)
+        to_image += made
+        torch.testing.assert_close(cross.patch_weights[b, :, : len(own)], double(shares))
+        assert (cross.patch_weights[b, :, len(own) :] == 0).all()
+    eps = attention.norm.eps
+    torch.testing.assert_close(cross.image_to_report, double(batch_norm(to_report, eps)))
+    torch.testing.assert_close(cross.report_to_image.flatten(0, 1), double(batch_norm(to_image, eps)))
+    torch.testing.assert_close(cross.sentence_weights, double(sentence_weights))
+
+
+def test_softmax_attentions_gradient_and_precision(tiny):
+    reports = tiny.batch((2, 1)).reports
+    attention = SoftmaxCrossAttention(D).double()
+    patches, sentences = (torch.randn(*s).double().requires_grad_() for s in ((2, 2, D), (3, D)))
+    assert torch.autograd.gradcheck(lambda p, s: attention(p, s, reports)[:2], (patches, sentences))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cross = attention.float()(patches.float(), sentences.float(), reports)
+    assert cross.sentence_weights.dtype == torch.float32
+    assert all(x.isfinite().all() for x in cross)

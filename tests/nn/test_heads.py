@@ -3,14 +3,14 @@
 import torch
 from torch import nn
 
-from lingula.nn.heads import ConvDecoder, projection_head
+from lingula.nn.heads import ConvDecoder, UpsamplingDecoder, mlp, projection_head
 
 
 def test_projection_heads():
-    mlp = projection_head(4, 3)
+    head = projection_head(4, 3)
     x = torch.randn(2, 5, 4)
-    hidden = torch.relu(x @ mlp[0].weight.T + mlp[0].bias)
-    torch.testing.assert_close(mlp(x), hidden @ mlp[2].weight.T + mlp[2].bias)
+    hidden = torch.relu(x @ head[0].weight.T + head[0].bias)
+    torch.testing.assert_close(head(x), hidden @ head[2].weight.T + head[2].bias)
     assert isinstance(projection_head(4, 3, layers=1), nn.Linear)
 
 
@@ -48,4 +48,45 @@ def test_it_can_paint_darker_than_mid_grey():
 
 def test_gradient():
     decoder = ConvDecoder(2, (2, 2), 5).double()
+    assert torch.autograd.gradcheck(decoder, torch.randn(1, 2, 2, 2).double().requires_grad_())
+
+
+def test_an_mlp_is_its_layers():
+    kinds = [type(layer).__name__ for layer in mlp(4, 5, 3)]
+    assert kinds == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert [type(layer).__name__ for layer in mlp(4, 3)] == ["Linear"]
+    assert [type(layer).__name__ for layer in mlp(4, 5, 3, norm=False)] == ["Linear", "ReLU", "Linear"]
+    last = mlp(4, 5, 3, last_norm=True, last_affine=False)
+    assert [type(layer).__name__ for layer in last] == [*kinds, "BatchNorm1d"]
+    assert [layer.bias is None for layer in last if isinstance(layer, nn.Linear)] == [True, True]
+    assert [layer.affine for layer in last if isinstance(layer, nn.BatchNorm1d)] == [True, False]
+    assert [layer.out_features for layer in last if isinstance(layer, nn.Linear)] == [5, 3]
+    assert mlp(4, 5, 3)[3].bias is not None
+
+
+def test_blocks_that_enlarge_and_convolve_twice():
+    decoder = UpsamplingDecoder(6, (8, 8, 4, 4, 2), 224)
+    sizes = []
+    for block in decoder.blocks:
+        block.register_forward_hook(lambda _, __, out: sizes.append(out.shape[-1]))
+    assert decoder(torch.randn(1, 6, 7, 7)).shape == (1, 1, 224, 224)
+    assert sizes == [14, 28, 56, 112, 224]
+
+
+def test_the_upsampling_decoder_step_by_step():
+    decoder = UpsamplingDecoder(2, (3, 2), 8).double()
+    x = torch.randn(2, 2, 2, 2).double()
+    y = x
+    for block in decoder.blocks:
+        y = y.repeat_interleave(2, 2).repeat_interleave(2, 3)  # nearest neighbour
+        for convolution in (block[0], block[3]):
+            y = nn.functional.conv2d(y, convolution.weight, padding=1)
+            mean, variance = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), unbiased=False, keepdim=True)
+            y = ((y - mean) / (variance + 1e-5).sqrt()).clamp_min(0)
+    expected = nn.functional.conv2d(y, decoder.head.weight, decoder.head.bias, padding=1)
+    torch.testing.assert_close(decoder(x), expected)
+
+
+def test_the_upsampling_decoders_gradient():
+    decoder = UpsamplingDecoder(2, (2,), 5).double()
     assert torch.autograd.gradcheck(decoder, torch.randn(1, 2, 2, 2).double().requires_grad_())

@@ -1,9 +1,9 @@
-"""Sentence means against a loop over tokens."""
+"""Means and maxima of sentences and reports against loops over tokens."""
 
 import pytest
 import torch
 
-from lingula.nn.sentences import sentence_means
+from lingula.nn.sentences import sentence_maxima, sentence_means, token_maxima, token_means
 
 
 def literal(tokens, sentence_of_token, sentences):
@@ -47,3 +47,32 @@ def test_half_precision_states_are_summed_in_float32():
     means = sentence_means(tokens, torch.zeros(1, 1000, dtype=torch.int64), 1)
     assert means.dtype == torch.float32
     assert means.item() == pytest.approx(1.002)
+
+
+def test_padding_is_never_the_largest():
+    tokens = torch.tensor([[[-3.0, -1.0], [-2.0, -4.0], [9.0, 9.0]], [[0.0, 1.0], [9.0, 9.0], [9.0, 9.0]]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    assert token_maxima(tokens, mask).tolist() == [[-2.0, -1.0], [0.0, 1.0]]
+    assert token_maxima(tokens.bfloat16(), mask).isfinite().all()
+
+
+def test_a_sentence_is_the_maximum_of_its_tokens(tiny):
+    reports = tiny.batch((2, 1, 3)).reports
+    tokens = -1.0 - torch.rand(*reports.token_ids.shape, 4).double()  # below 0: zeros of a bin would win
+    tokens[reports.sentence_of_token < 0] = 5.0  # [CLS], [SEP] and padding would win too
+    tokens.requires_grad_()
+    maxima = sentence_maxima(tokens, reports.sentence_of_token, reports.sentence_count)
+    for n in range(reports.sentence_count):
+        own = tokens[reports.sentence_of_token == n].tolist()
+        assert maxima[n].tolist() == [max(token[d] for token in own) for d in range(4)]
+    maxima.sum().backward()
+    assert (tokens.grad[reports.sentence_of_token < 0] == 0).all()
+    assert sentence_maxima(torch.ones(1, 2, 3), torch.tensor([[0, -1]]), 2).tolist() == [[1.0] * 3, [0.0] * 3]
+    assert torch.autograd.gradcheck(lambda t: sentence_maxima(t, reports.sentence_of_token, 6), tokens)
+
+
+def test_the_mean_of_a_report_is_that_of_its_real_tokens():
+    tokens = torch.tensor([[[3.0], [1.0], [9.0]], [[4.0], [9.0], [9.0]], [[9.0], [9.0], [9.0]]])
+    mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
+    assert token_means(tokens, mask).tolist() == [[2.0], [4.0], [0.0]]
+    assert token_means(tokens.bfloat16(), mask).dtype == torch.float32

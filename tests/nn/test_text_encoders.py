@@ -1,9 +1,17 @@
 """Reports to token states and sentence means."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from lingula.nn.text_encoders import TextEncoder, text_config
+from lingula.nn.text_encoders import (
+    TextEncoder,
+    first_token_attention,
+    freeze_layers,
+    has_first_token_attention,
+    text_config,
+)
 from lingula.registry import UserError
 
 
@@ -50,3 +58,56 @@ def test_the_small_bert_and_a_name_that_is_none(tmp_path):
         text_config(str(tmp_path / "nowhere"), 50)
     with pytest.raises(UserError, match="cannot load the text encoder"):
         TextEncoder(text_config("small_bert", 50), weights=tmp_path / "nowhere")
+
+
+def test_frozen_layers_and_embeddings_get_no_gradient():
+    encoder = TextEncoder(text_config("small_bert", 40))
+    freeze_layers(encoder, 0)
+    assert all(p.requires_grad for p in encoder.parameters())
+    freeze_layers(encoder, 1)
+    frozen = {name for name, p in encoder.backbone.named_parameters() if not p.requires_grad}
+    assert frozen == {
+        name for name, _ in encoder.backbone.named_parameters() if name.startswith(("embeddings.", "encoder.layer.0."))
+    }
+    assert frozen
+    with pytest.raises(UserError, match="cannot freeze 3 layers of the text encoder, of which 2 are known"):
+        freeze_layers(encoder, 3)
+
+
+def bert(layers):
+    from transformers import BertConfig
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=64,
+    )
+    return TextEncoder(config).double().eval()
+
+
+def test_the_sum_of_the_last_layers_states(tiny):
+    encoder, reports = bert(3), tiny.batch((2, 1)).reports
+    states = encoder.states(reports)
+    assert len(states) == 4  # the embeddings come first
+    torch.testing.assert_close(encoder(reports).tokens, states[3])
+    torch.testing.assert_close(encoder(reports, layers=2).tokens, states[2] + states[3])
+    torch.testing.assert_close(encoder(reports, layers=9).tokens, states[1] + states[2] + states[3])
+    features = encoder(reports, layers=2)
+    torch.testing.assert_close(features.sentences[0], features.tokens[reports.sentence_of_token == 0].mean(0))
+
+
+def test_the_first_tokens_attention_is_what_the_last_layer_uses(tiny):
+    encoder, reports = bert(2), tiny.batch((2, 1, 3)).reports
+    assert has_first_token_attention(encoder)
+    assert not has_first_token_attention(SimpleNamespace(backbone=torch.nn.Linear(1, 1)))
+    found = first_token_attention(encoder, encoder.states(reports)[-2], reports.token_mask)
+    with torch.no_grad():
+        encoder.backbone.set_attn_implementation("eager")  # transformers' own, slow, which keeps its weights
+        used = encoder._run(reports, output_attentions=True).attentions[-1][:, :, 0]
+    torch.testing.assert_close(found, used.mean(1))
+    assert (found[~reports.token_mask] == 0).all()
+    assert not found.requires_grad

@@ -66,7 +66,7 @@ def resolve(
             raise UserError(
                 f"the recipe has {len(stages)} stages, so --epochs takes {len(stages)} numbers, got {epochs}"
             )
-        stages = tuple(dataclasses.replace(s, epochs=e) for s, e in zip(stages, epochs, strict=True))
+        stages = tuple(s.of_length(e) for s, e in zip(stages, epochs, strict=True))
     terms = {term for stage in stages for term in stage.weights}
     for term in weights:
         if term not in terms:
@@ -352,8 +352,9 @@ class Run:
         if moments is not None:  # only now: the moments go where the parameters have gone
             optimizer.load_state_dict(moments)
         epoch = max(1, len(loader) // accumulate)
-        warmup_epochs = plan.warmup_epochs if stage.warmup_epochs is None else stage.warmup_epochs
-        warmup = min(round(warmup_epochs * epoch), max(1, steps // 10))
+        warmup = min(round(plan.warmup_epochs * epoch), max(1, steps // 10))
+        if stage.warmup_epochs is not None:
+            warmup = round(stage.warmup_epochs * epoch)
         peak = stage.learning_rate or plan.learning_rate
 
         def rate(step: int) -> float:

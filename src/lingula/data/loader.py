@@ -115,8 +115,7 @@ def _rearranged(
     width = max(1, int(mask.sum(1).max()))
     source, local, word, mask = (x[:, :width] for x in (source, local, word, mask))
     inside = mask & (local >= 0) & (local < most)
-    new_word = np.diff(word, axis=1, prepend=-1) != 0
-    new_word |= np.diff(local, axis=1, prepend=-1) != 0
+    new_word = np.diff(word, axis=1, prepend=-1) != 0  # no two words of a report have one number
     word = np.where(inside, (new_word & inside).cumsum(1) - 1, -1)
     return np.where(mask, source, 0), np.where(inside, local, -1), word, mask
 

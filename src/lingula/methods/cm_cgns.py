@@ -1,4 +1,4 @@
-"""CM-CGNS: Cross-Modal Clustering-Guided Negative Sampling, arXiv:2506.11674 (Lan et al. 2025).
+r"""CM-CGNS: Cross-Modal Clustering-Guided Negative Sampling, arXiv:2506.11674 (Lan et al. 2025).
 
 A film and its report are aligned as wholes (InfoNCE), and sentence by sentence: each sentence draws from its film a
 cross-modal representation by sigmoid attention, and has to find it among those of the whole batch *and* among the
@@ -6,9 +6,23 @@ centres of their clusters, the nearest of which are "hard negatives". Members of
 for false negatives and only held at a distance. In the second stage masked patches are completed by what the report
 says of them, and the film is painted again.
 
-The released code does not import and differs from the paper in many places. The recipe ``paper`` follows the
-equations; ``official`` follows what that code computes where this is meaningful; ``scratch`` is for encoders without
-pre-trained weights.
+Learns from: films and their whole reports, sentence by sentence, one view of a film.
+
+Loss:
+
+.. math:: \mathcal L = \mathcal L_{global} + \mathcal L_{report} + \mathcal L_{margin} + \mathcal L_{image}
+          + 10\, \mathcal L_{reconstruction}
+
+Eq. 13 with Eq. 11 multiplied out: Eqs. 1-4, 7, 9, 10 and 12.
+
+Differs from the paper:
+
+- The released code does not import and differs from the paper in many places. The recipe ``paper`` follows the
+  equations; ``official`` follows what that code computes where this is meaningful; ``scratch`` is for encoders without
+  pre-trained weights.
+- Which hard negatives enter Eq. 7 is open in the paper: four readings, by the option ``hard_negatives``.
+- K is clamped to half the sentences of a batch; the attention is fed with un-normalised projections.
+- A fifth term is ours and off, ``film``: each sentence, its query held fixed, finds its own film among the batch's.
 """
 
 from __future__ import annotations

@@ -168,3 +168,70 @@ class SigmoidCrossAttention(nn.Module):
             gram = value @ value.transpose(1, 2)  # (B, P, P)
             length = ((weights @ gram) * weights).sum(-1).clamp_min(1e-12).sqrt()  # (B, N)
             return (along / length).T
+
+
+class MeanQueryPool(nn.Module):
+    """One vector for a set, and how much each element counts in it: multi-head attention whose query is the set's mean.
+
+    LoVT (arXiv:2112.02889) pools patches and sentences so. Unlike in :class:`AttentionPool` the mean only asks, it is
+    not among what is pooled, so the weights of the elements add up to 1; and there are no positions.
+
+    Args:
+        dim: D, divisible by ``heads``.
+        heads: attention heads.
+    Raises:
+        ValueError: if D is not divisible by the heads.
+    """
+
+    def __init__(self, dim: int, heads: int = 8) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"width {dim} is not divisible by {heads} heads")
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(B, n, D)`` and, for ragged sets, ``(B, n)`` bool to ``(B, D)`` and the ``(B, n)`` weights, the mean over
+        the heads; 0 on padding."""
+        if mask is None:
+            mean = x.mean(1, keepdim=True)
+        else:
+            mean = torch.where(mask[..., None], x, 0.0).sum(1, keepdim=True) / mask.sum(1).clamp_min(1)[:, None, None]
+        pooled, weights = self.attention(mean, x, x, key_padding_mask=None if mask is None else ~mask)
+        return pooled[:, 0], weights[:, 0]
+
+
+class SoftmaxCrossAttention(nn.Module):
+    r"""Single-head attention between sentences and patches of the same pair, with softmax weights, the same both ways.
+
+    .. math:: z^{a \to b}_m = \mathrm{BN}\Big(W_o \sum_p \mathrm{softmax}_p\Big(
+              \frac{W_k z^b_m \cdot W_k z^a_p}{\sqrt D}\Big) W_v z^a_p\Big)
+
+    The alignment model of LoVT (arXiv:2112.02889), as its released code has it: one W_k for queries and keys of both
+    modalities, one W_v and one W_o. BatchNorm sees real sentences only; there it sees padding too.
+
+    Args:
+        dim: D.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale = dim**-0.5
+        self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(3))
+        self.norm = nn.BatchNorm1d(dim)
+
+    def forward(self, patches: Tensor, sentences: Tensor, reports: Reports) -> CrossModal:
+        """``(B, P, D)`` patches and ``(N, D)`` sentences; the weights of a sentence over the patches of its film add
+        up to 1, and so do those of a patch over the sentences of its report."""
+        padded, mask = pad_sentences(sentences, reports, len(patches))
+        query, key = self.key(patches), self.key(padded)
+        with torch.autocast(query.device.type, enabled=False):
+            query, key = (x if x.dtype == torch.float64 else x.float() for x in (query, key))
+            scores = query @ key.transpose(1, 2) * self.scale  # (B, P, S)
+            weights = scores.transpose(1, 2).softmax(-1)  # (B, S, P)
+            real = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
+            patch_weights = real.softmax(-1) * mask[:, None]  # (B, P, S)
+        where = (reports.report_of_sentence, reports.position_of_sentence)
+        report_to_image = self.output(patch_weights @ self.value(padded))
+        image_to_report = self.output((weights @ self.value(patches))[where])
+        report_to_image = self.norm(report_to_image.flatten(0, 1)).unflatten(0, patches.shape[:2])
+        return CrossModal(self.norm(image_to_report), report_to_image, weights[where], patch_weights)

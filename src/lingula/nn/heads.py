@@ -69,3 +69,42 @@ class ConvDecoder(nn.Module):
         # The head is 1x1 and interpolation is linear, so they commute: the cheap order is head first.
         film = self.head(x)
         return nn.functional.interpolate(film, size=(self.size, self.size), mode="bilinear", align_corners=False)
+
+
+class UpsamplingDecoder(nn.Module):
+    """A film from a feature map: blocks that each enlarge it (nearest neighbour) and convolve it twice (3x3, BatchNorm,
+    ReLU), then a 3x3 convolution to one channel.
+
+    The decoder with which PRIOR (arXiv:2307.12577) paints the film; there five blocks go from 7 x 7 to 14, 28, 56, 112
+    and 224 pixels.
+
+    Args:
+        channels: of the map.
+        widths: channels of the blocks; the last has the film's size, each one before it half that of the next.
+        size: H = W of the film.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, ...], size: int) -> None:
+        super().__init__()
+        self.sizes = [max(1, round(size / 2 ** (len(widths) - 1 - block))) for block in range(len(widths))]
+        self.blocks = nn.ModuleList()
+        for width in widths:
+            self.blocks.append(
+                nn.Sequential(
+                    nn.Conv2d(channels, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(inplace=True),
+                    nn.Conv2d(width, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(inplace=True),
+                )
+            )
+            channels = width
+        self.head = nn.Conv2d(channels, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, channels, h, w)`` to ``(B, 1, H, W)``."""
+        for block, size in zip(self.blocks, self.sizes, strict=True):
+            x = block(nn.functional.interpolate(x, size=(size, size), mode="nearest"))
+        film: Tensor = self.head(x)
+        return film

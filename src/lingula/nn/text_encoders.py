@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lingula.batch import Reports, TextFeatures
 from lingula.nn.sentences import sentence_means
@@ -75,11 +75,60 @@ class TextEncoder(nn.Module):
         self.width: int = self.backbone.config.hidden_size
         self.max_tokens: int = self.backbone.config.max_position_embeddings
 
-    def forward(self, reports: Reports) -> TextFeatures:
-        """:class:`Reports` of B reports and N sentences to :class:`TextFeatures`."""
-        states = self.backbone(input_ids=reports.token_ids, attention_mask=reports.token_mask.long()).last_hidden_state
-        sentences = sentence_means(states, reports.sentence_of_token, reports.sentence_count)
-        return TextFeatures(states, reports.token_mask, sentences, reports.report_of_sentence)
+    def forward(self, reports: Reports, layers: int = 1) -> TextFeatures:
+        """:class:`Reports` of B reports and N sentences to :class:`TextFeatures`.
+
+        Args:
+            reports: the tokenised reports.
+            layers: the ``tokens`` are the sum of the states after so many last layers, at most all of them.
+        """
+        if layers == 1:
+            return self.features(self._run(reports).last_hidden_state, reports)
+        states = self.states(reports)[1:]  # not the embeddings, before the first layer
+        return self.features(torch.stack(states[-layers:]).sum(0), reports)
+
+    def states(self, reports: Reports) -> tuple[Tensor, ...]:
+        """The embeddings and what each layer makes of them, ``(B, T, C)`` each; the last is what ``forward`` gives."""
+        hidden: tuple[Tensor, ...] = self._run(reports, output_hidden_states=True).hidden_states
+        return hidden
+
+    def features(self, tokens: Tensor, reports: Reports) -> TextFeatures:
+        """``(B, T, C)`` states and the means of their sentences."""
+        sentences = sentence_means(tokens, reports.sentence_of_token, reports.sentence_count)
+        return TextFeatures(tokens, reports.token_mask, sentences, reports.report_of_sentence)
+
+    def _run(self, reports: Reports, **options: Any) -> Any:
+        return self.backbone(input_ids=reports.token_ids, attention_mask=reports.token_mask.long(), **options)
+
+
+@torch.no_grad()
+def first_token_attention(encoder: TextEncoder, before: Tensor, mask: Tensor) -> Tensor:
+    """How much the first token, BERT's ``[CLS]``, looks at each token in the last layer: the mean over the heads.
+
+    From the last layer's queries and keys, since the fast attentions keep no weights; without dropout or gradient.
+
+    Args:
+        encoder: a BERT, or one built like it (:func:`has_first_token_attention`).
+        before: ``(B, T, C)`` states before the last layer (:meth:`TextEncoder.states`).
+        mask: ``(B, T)`` bool.
+    Returns:
+        ``(B, T)`` float32 or better, 0 on padding; the rows sum to 1.
+    """
+    attention = encoder.backbone.encoder.layer[-1].attention.self
+    query, key = attention.query(before[:, 0]), attention.key(before)
+    query, key = (x if x.dtype == torch.float64 else x.float() for x in (query, key))
+    heads, width = attention.num_attention_heads, attention.attention_head_size
+    with torch.autocast(before.device.type, enabled=False):
+        logits = torch.einsum("bhd,bthd->bht", query.unflatten(-1, (heads, width)), key.unflatten(-1, (heads, width)))
+        logits = (logits / width**0.5).masked_fill(~mask[:, None], -torch.inf)
+        return logits.softmax(-1).mean(1)
+
+
+def has_first_token_attention(encoder: TextEncoder) -> bool:
+    """Whether the last layer's queries and keys are where BERT has them."""
+    stack = getattr(getattr(encoder.backbone, "encoder", None), "layer", None)
+    attention = getattr(getattr(stack[-1], "attention", None), "self", None) if stack else None
+    return hasattr(attention, "query") and hasattr(attention, "key") and hasattr(attention, "attention_head_size")
 
 
 def freeze_layers(encoder: TextEncoder, layers: int) -> None:

@@ -1,0 +1,144 @@
+r"""MoCo v2: Improved Baselines with Momentum Contrastive Learning, arXiv:2003.04297 (Chen et al. 2020).
+
+MoCo with what SimCLR had found since: a head of two layers, blurred views, a softer temperature, and a rate that falls
+as a cosine. As in MoCo, a view of a film, the query, shall find the other, its key, among those of the films before,
+which wait in a queue; keys come from a second encoder, a slow average of the first.
+
+Learns from: films alone, two views of a film.
+
+Loss:
+
+.. math:: \ell_i = -\log \frac{\exp(\langle q_i, k_i \rangle / \tau)}
+          {\exp(\langle q_i, k_i \rangle / \tau) + \sum_{j=1}^{K} \exp(\langle q_i, u_j \rangle / \tau)},
+          \qquad \theta_k \leftarrow m\,\theta_k + (1 - m)\,\theta_q
+
+with :math:`q` and :math:`k` the embeddings of the two views, of unit length, and :math:`u` the queue.
+
+Differs from the paper:
+
+- Films are grey, so hue, saturation and random greyscale are left out, and a crop keeps 60 % of the film or more, not
+  20 %, so that a lesion stays on it. Brightness and contrast change by 0.4, with probability 0.8, as in the released
+  code.
+- The encoder starts from ImageNet's weights, as the field's others do; ``--pretrained false`` is the paper's start.
+- A batch is not shuffled over GPUs. Each process splits its own keys into random groups (``shuffle_groups``, 8 as the
+  paper's GPUs), each normalised by its own statistics, and its queries stay together. The statistics of a query and its
+  key are then less alike, but not of different films, and films are not exchanged between processes. Encoders without
+  BatchNorm need no groups.
+- The paper's batch of 256, at a rate of 0.03, is that of all its GPUs; the recipe's is that of one process.
+- 200 epochs; the paper also reports 800.
+- The key encoder moves after the optimiser's step, the released code's before the next batch: the same keys.
+- The recipe ``scratch`` has a smaller queue, for corpora of few films, a faster key encoder, for few steps, and a
+  narrower head.
+- The numbers were checked in the released code, not in the paper itself.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lingula.batch import Batch, ImageFeatures
+from lingula.data.transforms import TWO_VIEWS
+from lingula.nn.heads import mlp
+from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.momentum import MomentumEncoder
+from lingula.nn.queue import KeyQueue, in_shuffled_groups
+from lingula.optim import Recipe, Stage, from_scratch
+
+WEIGHTS = {"contrast": 1.0}
+
+PAPER = Recipe(
+    stages=(Stage(200, WEIGHTS),),
+    augmentation=TWO_VIEWS,
+    optimizer="sgd",
+    learning_rate=0.03,
+    warmup_epochs=0.0,
+    schedule="cosine",
+    momentum=0.9,
+    weight_decay=1e-4,
+    batch_size=256,
+)
+
+SCRATCH = from_scratch(
+    Stage(10, WEIGHTS),
+    augmentation=TWO_VIEWS,
+    options={"hidden": 256, "queue_size": 1024, "momentum": 0.99, "shuffle_groups": 4},
+)
+
+
+class MoCoV2(nn.Module):
+    """MoCo v2: MoCo with an MLP for a head and stronger views (Chen et al. 2020).
+
+    Args:
+        image_encoder: the tower, of the queries; the keys' is its slow copy.
+        image_size: H = W in pixels; not used.
+        dim: D, the width of the embeddings.
+        hidden: width of the head's hidden layer.
+        queue_size: K, the negatives.
+        momentum: m of the key encoder, in [0, 1).
+        temperature: tau.
+        shuffle_groups: into how many random groups the keys of a batch are split, each normalised by its own
+            statistics (:func:`lingula.nn.queue.in_shuffled_groups`); 1 for none.
+    """
+
+    recipes: ClassVar[dict[str, Recipe]] = {"paper": PAPER, "scratch": SCRATCH}
+    views: ClassVar[int] = 2
+    uses_text: ClassVar[bool] = False
+    smallest_batch: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        image_size: int,
+        dim: int = 128,
+        hidden: int = 2048,
+        queue_size: int = 65536,
+        momentum: float = 0.999,
+        temperature: float = 0.2,
+        shuffle_groups: int = 8,
+    ) -> None:
+        super().__init__()
+        if temperature <= 0 or shuffle_groups < 1:
+            raise ValueError(f"temperature > 0 and shuffle_groups >= 1, got {temperature} and {shuffle_groups}")
+        self.weights = dict(WEIGHTS)
+        self.temperature = temperature  # tau
+        self.shuffle_groups = shuffle_groups
+        self.image_encoder = image_encoder
+        self.projection = mlp(image_encoder.width, hidden, dim, norm=False)
+        self.key_encoder = MomentumEncoder(self.image_encoder, momentum)
+        self.key_projection = MomentumEncoder(self.projection, momentum)
+        self.queue = KeyQueue(queue_size, dim)
+
+    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+        """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
+        features = self.image_encoder(images)
+        return features, self.projection(features.pooled), self.projection(features.patches)
+
+    @torch.no_grad()
+    def encode_keys(self, images: Tensor, rows: Tensor, seed: int) -> Tensor:
+        """``(B, 1, H, W)`` to ``(B, D)`` by the key encoder; in training, in random groups."""
+
+        def encode(films: Tensor) -> Tensor:
+            keys: Tensor = self.key_projection(self.key_encoder(films).pooled)
+            return keys
+
+        return in_shuffled_groups(encode, images, rows, seed, self.shuffle_groups if self.training else 1)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """B films of two views to the weighted term; their keys wait for :meth:`after_step`."""
+        if not self.weights.get("contrast"):
+            return {}
+        query = self.projection(self.image_encoder(batch.images[:, 0]).pooled)
+        key = self.encode_keys(batch.images[:, 1], batch.rows, batch.seed)
+        loss = self.queue.contrast(query, key, self.temperature)  # MoCo's Eq. 1
+        self.queue.put(key)
+        return {"contrast": self.weights["contrast"] * loss.mean()}
+
+    def after_step(self) -> None:
+        """The key encoder follows, MoCo's Eq. 2, and the queue takes the batch's keys; in training only."""
+        if self.training:
+            self.key_encoder.follow(self.image_encoder)
+            self.key_projection.follow(self.projection)
+            self.queue.after_step()

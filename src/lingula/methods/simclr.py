@@ -1,0 +1,131 @@
+r"""SimCLR: Simple framework for Contrastive Learning of visual Representations, arXiv:2002.05709 (Chen et al. 2020).
+
+Two views are drawn of each film of a batch. Each view shall find the other view of its film among all the views of the
+batch; those of the other films are its negatives, and there is nothing beside the batch.
+
+Learns from: films alone, two views of a film.
+
+Loss:
+
+.. math:: \ell_i = -\log \frac{\exp(\langle z_i, z_{p(i)} \rangle / \tau)}
+          {\sum_{k \neq i} \exp(\langle z_i, z_k \rangle / \tau)}
+
+over the 2B views of all processes, with :math:`z` the embeddings, of unit length, and :math:`p(i)` the other view of
+the film; the mean over all views.
+
+Differs from the paper:
+
+- The recipe ``paper`` is the one this field compares with, of the LoVT paper's code (arXiv:2112.02889): Adam at 3e-4 on
+  batches of 128, ImageNet's weights to start from, :math:`\tau` 0.1, and brightness and contrast changed by 0.8.
+- In it, and in ``scratch``, a crop keeps 60 % of the film or more, so that a lesion stays on it; 8 % in LoVT's code.
+- The recipe ``original`` is the paper's for photographs: LARS at 0.3 for each 256 films of the whole batch, no weights
+  to start from, crops from 8 %. It has the rate for 256 films: the paper's batch of 4,096, over all processes, takes
+  ``--learning_rate 4.8``. What it does to colours has no meaning on grey films and is left out.
+- The head has no BatchNorm, as in the paper's formula of it; that of the released code has one after each layer.
+- Every process normalises by the statistics of its own films; the paper's by those of the whole batch.
+- The numbers of ``paper`` were read in LoVT's code and those of ``original`` in SimCLR's, not in the papers; the
+  smallest crop and the probabilities of its augmentation are from memory.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lingula.batch import Batch, ImageFeatures
+from lingula.data.transforms import TWO_VIEWS, Augmentation
+from lingula.gather import gather
+from lingula.losses.nt_xent import nt_xent
+from lingula.nn.contrast import own_columns
+from lingula.nn.heads import mlp
+from lingula.nn.image_encoders import ImageEncoder
+from lingula.optim import Recipe, Stage, from_scratch
+
+WEIGHTS = {"contrast": 1.0}
+
+PAPER = Recipe(
+    stages=(Stage(100, WEIGHTS),),
+    augmentation=Augmentation(
+        crop_scale=(0.6, 1.0), flip=0.5, brightness=0.8, contrast=0.8, jitter_probability=0.8, blur=(0.1, 2.0)
+    ),
+    optimizer="adam",
+    learning_rate=3e-4,
+    weight_decay=1e-4,
+    batch_size=128,
+)
+
+ORIGINAL = Recipe(
+    stages=(Stage(100, WEIGHTS),),
+    pretrained=False,
+    augmentation=Augmentation(
+        crop_scale=(0.08, 1.0), flip=0.5, brightness=0.8, contrast=0.8, jitter_probability=0.8, blur=(0.1, 2.0)
+    ),
+    optimizer="lars",
+    learning_rate=0.3,  # x B / 256
+    warmup_epochs=10.0,
+    weight_decay=1e-6,
+    batch_size=256,
+)
+
+SCRATCH = from_scratch(Stage(10, WEIGHTS), augmentation=TWO_VIEWS, options={"hidden": 256})
+
+
+class SimCLR(nn.Module):
+    """SimCLR: a view finds the other among all views of the batch (Chen et al. 2020).
+
+    Args:
+        image_encoder: the tower.
+        image_size: H = W in pixels; not used.
+        dim: D, the width of the embeddings.
+        hidden: width of the head's hidden layer.
+        temperature: tau.
+    """
+
+    recipes: ClassVar[dict[str, Recipe]] = {"paper": PAPER, "original": ORIGINAL, "scratch": SCRATCH}
+    views: ClassVar[int] = 2
+    uses_text: ClassVar[bool] = False
+    smallest_batch: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        image_size: int,
+        dim: int = 128,
+        hidden: int = 2048,
+        temperature: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperatures must be positive, got {temperature}")
+        self.weights = dict(WEIGHTS)
+        self.temperature = temperature  # tau
+        self.image_encoder = image_encoder
+        self.projection = mlp(image_encoder.width, hidden, dim, norm=False)
+
+    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+        """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
+        features = self.image_encoder(images)
+        return features, self.projection(features.pooled), self.projection(features.patches)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """B films of two views to the weighted term; processes have equally many."""
+        if not self.weights.get("contrast"):
+            return {}
+        both = torch.cat([batch.images[:, 0], batch.images[:, 1]])  # one BatchNorm for all views
+        one, other = self.projection(self.image_encoder(both).pooled).chunk(2)
+        all_one, all_other = gather(one), gather(other)
+        first = own_columns(len(one), one.device)
+        second = first + len(all_one)
+        loss = nt_xent(
+            torch.cat([one, other]),
+            torch.cat([all_one, all_other]),
+            self.temperature,
+            itself=torch.cat([first, second]),
+            positive=torch.cat([second, first]),
+        )
+        return {"contrast": self.weights["contrast"] * loss.mean()}
+
+    def after_step(self) -> None:
+        """Nothing moves without gradient."""
