@@ -222,7 +222,7 @@ def index() -> str:
     for name in METHODS:
         module = inspect.getmodule(METHODS[name])
         learns = sections(inspect.cleandoc(getattr(module, "__doc__", "") or ""))[2]["Learns from:"]
-        rows.append([f"[{name}]({name}.md)", " ".join(learns.rstrip(".").split()), METHODS.summary(name)])
+        rows.append([f"[{name}]({name}.md)", " ".join(learns.rstrip(".").split()), markdown(METHODS.summary(name))])
     return "\n".join(
         [
             "<!-- Written by docs/build_methods.py from src/lingula/methods; `make docs`. -->",

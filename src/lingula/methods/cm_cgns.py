@@ -103,7 +103,7 @@ SCRATCH = from_scratch(
 
 
 class CMCGNS(nn.Module):
-    """CM-CGNS as one module: ``forward(batch)`` gives its weighted loss terms.
+    """CM-CGNS: wholes aligned, and sentences among clusters of what they drew from films (Lan et al. 2025).
 
     Args:
         image_encoder, text_encoder: the two towers.
