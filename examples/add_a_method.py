@@ -10,8 +10,9 @@ from lingula.commands.evaluate import evaluate
 from lingula.commands.prepare import prepare
 from lingula.commands.pretrain import pretrain
 from lingula.corpora.synthetic import Synthetic
-from lingula.losses.cosine import cosine, unit
+from lingula.losses.cosine import cosine
 from lingula.methods import METHODS
+from lingula.nn.attention import cosine_maps
 from lingula.nn.sentences import token_means
 from lingula.optim import Stage, from_scratch
 from lingula.tasks.retrieval import Retrieval
@@ -40,8 +41,7 @@ class SentenceToFilm(nn.Module):
 
     def attention_maps(self, images, reports):
         features, _, patches = self.encode_image(images)
-        sentences = unit(self.encode_text(reports)[2])[:, None]
-        return (unit(patches)[reports.report_of_sentence] * sentences).sum(-1).unflatten(1, features.grid)
+        return cosine_maps(patches, self.encode_text(reports)[2], reports, features.grid)
 
     def forward(self, batch):
         film, sentences = self.encode_image(batch.image)[1], self.encode_text(batch.reports)[2]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import lingula
-from lingula.api import fresh, on_original
+from lingula.api import build_method, fresh, on_original
 from lingula.data.image import letterbox
 from lingula.registry import UserError
 
@@ -89,3 +89,12 @@ def test_a_checkpoint_of_another_shape_is_refused(tiny_run, tmp_path):
     (other / "run.json").write_text(json.dumps(made))
     with pytest.raises(UserError, match="does not fit this model"):
         lingula.load(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "options"),
+    [("mae", "small_vit", {"decoder_heads": 0}), ("barlow-twins", "small_resnet", {"projector": ()})],
+)
+def test_an_option_that_breaks_the_building_is_refused_in_words(name, encoder, options):
+    with pytest.raises(UserError, match=f"method '{name}': "):
+        build_method(name, options, encoder, None, 32)

@@ -105,7 +105,7 @@ def build_method(
         towers["text_encoder"] = TextEncoder(text_config, text_weights)
     try:
         method: nn.Module = factory(**towers, image_size=image_size, **options)
-    except (TypeError, ValueError) as err:
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as err:
         raise UserError(f"method '{name}': {err}") from err
     return method
 

@@ -121,7 +121,7 @@ def check_can(task: Task, model: Encoders) -> None:
     """
     missing = lacking(task, model.method)
     if missing is not None:
-        why = {"encode_text": "it learns from films alone"}.get(missing, f"it has no {missing}")
+        why = f"it has no {missing}" if hasattr(model.method, "encode_text") else "it learns from films alone"
         raise UserError(f"{type(task).__name__} cannot be measured of method '{model.name}': {why}")
 
 

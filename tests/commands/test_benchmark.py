@@ -510,3 +510,21 @@ def test_the_tables_say_which_protocol_and_where_it_was_departed_from():
     own = column({"a": [cell(0.5)]})
     own.protocol = "mgca, epochs 7"
     assert "Protocols: SIIM: mgca, epochs 7." in _tables.notes(_tables.Table("T", [own]))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "simsaim"}, "unknown method 'simsaim'; did you mean 'simsiam'"),
+        ({"recipe": "scrach"}, "has no recipe 'scrach'; did you mean 'scratch'"),
+        ({"epochs": 10}, "epochs must be a list, one number a stage, got 10"),
+        ({"learning_rate": "1e-4"}, r"learning_rate must be a number \(1.0e-4, not 1e-4\), got '1e-4'"),
+    ],
+)
+def test_options_of_pretrain_of_another_kind(write, tiny_corpus, options, words):
+    good = {"corpus": str(tiny_corpus), "method": "simsiam", "recipe": "scratch"}
+    settings = {**good, **options}
+    task = {"task": "classification", "corpus": str(tiny_corpus)}
+    with pytest.raises(UserError, match=words):
+        benchmark(write("kinds", methods={"First": {"pretrain": good}, "A": {"pretrain": settings}}, tasks=[task]))
+    assert not (write("kinds").with_suffix("") / "runs").exists()  # before anything is trained

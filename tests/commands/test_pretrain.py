@@ -318,3 +318,34 @@ def test_a_loss_that_is_not_finite_stops_the_training():
     wrapped, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=1.0))
     with pytest.raises(UserError, match="'quadratic' is nan by step 2"):
         fit(fabric, wrapped, optimizer, Targets(), lambda s: 0.1, 5, log_every=2, on_log=lambda *a: None)
+
+
+def test_a_given_learning_rate_moves_those_of_stages_text_and_biases():
+    from lingula.optim import Recipe, Stage
+
+    recipe = Recipe(
+        (Stage(1, {"a": 1.0}), Stage(1, {"a": 1.0}, learning_rate=5e-5)),
+        learning_rate=1e-4,
+        text_learning_rate=1e-5,
+        bias_learning_rate=2e-5,
+    )
+    plan = resolve(recipe, {"learning_rate": 2e-4}, None, {}, {})
+    rates = (plan.stages[1].learning_rate, plan.text_learning_rate, plan.bias_learning_rate)
+    assert rates == pytest.approx((1e-4, 2e-5, 4e-5))
+    assert plan.stages[0].learning_rate is None
+    assert resolve(recipe, {"learning_rate": None}, None, {}, {}) == recipe
+
+
+def test_a_method_that_reads_needs_reports(tiny_corpus, tmp_path, monkeypatch):
+    from lingula.data.prepared import PreparedCorpus
+
+    monkeypatch.setattr(PreparedCorpus, "reports", property(lambda self: [[] for _ in range(len(self.index))]))
+    with pytest.raises(UserError, match="has no train studies with a report, which method 'clip' reads"):
+        pretrain(tiny_corpus, tmp_path / "run", method="clip", recipe="scratch", quiet=True)
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_layers_without_published_weights_are_not_frozen(tiny_corpus, tmp_path):
+    small = {"image_encoder": "small_resnet", "text_encoder": "small_bert", "image_size": 32, "batch_size": 8}
+    settings = {**small, "pretrained": False, "options": {"dim": 32}, "epochs": [1], "quiet": True}
+    pretrain(tiny_corpus, tmp_path / "run", method="convirt", precision="32", **settings)  # paper: 6 frozen layers

@@ -1,5 +1,7 @@
 """The loader: order, crops and seeds are functions of (seed, epoch, place), whatever the processes."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -141,3 +143,21 @@ def test_sentences_at_random_change_with_the_epoch(corpus, tokens):
 def _rows_and_keys(loader, step):
     batch = loader.batch(step)
     return batch.rows.tolist(), batch.reports.sentence_key.tolist()
+
+
+def test_the_luck_of_a_sentence_is_not_that_of_the_crop(corpus, tokens, monkeypatch):
+    seeds = []
+    monkeypatch.setattr("lingula.data.loader.keyed_uniform", _noting(seeds, "lingula.data.loader"))
+    monkeypatch.setattr("lingula.data.transforms.keyed_uniform", _noting(seeds, "lingula.data.transforms"))
+    make(corpus, tokens, sentences="one", views=2, augmentation=TWO_VIEWS).batch(0)
+    assert len(seeds) == len(set(seeds)) == 3  # two views and the sentences
+
+
+def _noting(seeds, module):
+    original = importlib.import_module(module).keyed_uniform
+
+    def keyed_uniform(seed, keys, draws):
+        seeds.append(seed)
+        return original(seed, keys, draws)
+
+    return keyed_uniform

@@ -149,6 +149,15 @@ def test_reports_of_one_sentence_have_nothing_to_contrast(tiny):
     assert terms["patch_to_drawn"] != 0
 
 
+def test_a_report_without_sentences_does_no_harm(tiny):
+    model = build(tiny)
+    terms = model(tiny.double(tiny.batch((2, 0, 3))))
+    assert all(term.isfinite() for term in terms.values())
+    sum(terms.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert all(b.isfinite().all() for b in model.buffers())  # the BatchNorms' statistics outlive the step
+
+
 def test_batch_norm_sees_no_padding(tiny):
     """In training too, more padding changes nothing."""
     model, batch = build(tiny).train(), tiny.double(tiny.batch((2, 1, 3)))
@@ -180,6 +189,8 @@ def test_finite_in_bfloat16_autocast(tiny):
 def test_errors(tiny):
     with pytest.raises(ValueError, match="temperatures must be positive, got 0 and"):
         build(tiny, temperature=0)
+    with pytest.raises(ValueError, match="reach must be 0 or more, got -1"):
+        build(tiny, reach=-1)
 
 
 def test_the_recipe_is_the_released_codes():

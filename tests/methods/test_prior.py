@@ -334,6 +334,9 @@ def test_errors(tiny):
         build(tiny, decoder_heads=3)
     with pytest.raises(ValueError, match=r"dropout must lie in \[0, 1\) and queries be 1 or more, got 1 and 4"):
         build(tiny, dropout=1)
+    for temperature in (0.0, 5.0):  # held at the edge there is no gradient, and it would stay there
+        with pytest.raises(ValueError, match=rf"temperature must lie in \[0.001, 1.0\].*, got {temperature}"):
+            build(tiny, temperature=temperature)
 
 
 def test_the_recipe_is_the_released_codes():

@@ -271,6 +271,17 @@ def test_pooling_by_the_mean_alone(counts):
     torch.testing.assert_close(weights.sum(1), torch.ones(len(counts), dtype=torch.float64))
 
 
+def test_pooling_an_empty_set_is_pooling_zeros():
+    pool, x = MeanQueryPool(8, 2).double(), torch.randn(2, 3, 8).double().requires_grad_()
+    pooled, weights = pool(x, torch.tensor([[True, True, False], [False, False, False]]))
+    torch.testing.assert_close(pooled[1:], pool(torch.zeros(1, 3, 8).double())[0])
+    torch.testing.assert_close(pooled[:1], pool(x[:1, :2])[0])
+    assert weights[1].tolist() == [0, 0, 0]
+    pooled.sum().backward()
+    assert x.grad.isfinite().all()
+    assert (x.grad[1] == 0).all()
+
+
 def test_pooling_by_the_mean_without_a_mask():
     pool, x = MeanQueryPool(8, 2).double(), torch.randn(2, 5, 8).double()
     everything = torch.ones(2, 5, dtype=torch.bool)

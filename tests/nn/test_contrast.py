@@ -36,3 +36,16 @@ def test_a_fixed_temperature_is_no_parameter_and_is_not_held():
     assert "logarithm" in fixed.state_dict()
     with pytest.raises(ValueError, match="temperatures must be positive, got 0"):
         Temperature(0)
+
+
+@pytest.mark.parametrize(("beyond", "inwards"), [(1e-4, -1.0), (5.0, 1.0)])
+def test_a_temperature_beyond_its_bounds_comes_back(beyond, inwards):
+    temperature = Temperature(0.07)
+    with torch.no_grad():
+        temperature.logarithm.fill_(math.log(beyond))
+    bound = temperature().item()
+    (inwards * temperature()).backward()
+    assert temperature.logarithm.grad.item() == pytest.approx(inwards * bound)  # a clamp alone would give 0
+    with torch.no_grad():
+        temperature.logarithm -= 0.5 * temperature.logarithm.grad.sign()
+    assert 0.01 < temperature().item() < 1.0

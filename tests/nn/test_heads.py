@@ -1,5 +1,6 @@
 """Projections, and the decoder that paints a film."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -85,6 +86,11 @@ def test_the_upsampling_decoder_step_by_step():
             y = ((y - mean) / (variance + 1e-5).sqrt()).clamp_min(0)
     expected = nn.functional.conv2d(y, decoder.head.weight, decoder.head.bias, padding=1)
     torch.testing.assert_close(decoder(x), expected)
+
+
+def test_a_decoder_without_blocks():
+    with pytest.raises(ValueError, match="needs one block or more"):
+        UpsamplingDecoder(2, (), 8)
 
 
 def test_the_upsampling_decoders_gradient():

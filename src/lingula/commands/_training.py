@@ -64,7 +64,8 @@ def resolve(
     if epochs is not None:
         if len(epochs) != len(stages):
             raise UserError(
-                f"the recipe has {len(stages)} stages, so --epochs takes {len(stages)} numbers, got {epochs}"
+                f"the recipe has {len(stages)} stages, so --epochs takes {len(stages)} numbers, as in "
+                f"--epochs {' '.join(f'{s.epochs:g}' for s in stages)}; got {epochs}"
             )
         stages = tuple(s.of_length(e) for s, e in zip(stages, epochs, strict=True))
     terms = {term for stage in stages for term in stage.weights}
@@ -76,9 +77,18 @@ def resolve(
         for s in stages
     )
     changes = {name: value for name, value in given.items() if value is not None}
+    if "learning_rate" in changes:  # it moves all of them: no stage may go on with the recipe's own
+        factor = changes["learning_rate"] / recipe.learning_rate
+        stages = tuple(dataclasses.replace(s, learning_rate=_times(s.learning_rate, factor)) for s in stages)
+        for name in ("text_learning_rate", "bias_learning_rate"):
+            changes[name] = _times(getattr(recipe, name), factor)
     if "image_size" in changes and "resize_to" not in changes:
         changes["resize_to"] = round(changes["image_size"] * recipe.resize_to / recipe.image_size)
     return dataclasses.replace(recipe, stages=stages, options={**recipe.options, **options}, **changes)
+
+
+def _times(rate: float | None, factor: float) -> float | None:
+    return None if rate is None else rate * factor
 
 
 def check(method: str, plan: Recipe, counts: dict[str, int], seed: int, accelerator: str) -> None:
@@ -259,6 +269,11 @@ def build(
     """
     tokenizer = config = tokens = None
     if METHODS[method].uses_text:
+        if not any(len(prepared.reports[row]) for row in prepared.rows("train")):
+            raise UserError(
+                f"corpus {prepared.name} has no train studies with a report, which method '{method}' reads; some "
+                "methods learn from films alone (lingula list methods)"
+            )
         tokenizer = _tokenizer(
             fabric, prepared, plan, out / ("tokenizer.partial" if fresh else "tokenizer"), vocabulary
         )
@@ -269,7 +284,8 @@ def build(
     take_image = Path(plan.image_weights) if plan.image_weights is not None else plan.pretrained
     model: Any = build_method(method, plan.options, plan.image_encoder, config, plan.image_size, take_image, take_text)
     if config is not None:
-        freeze_layers(model.text_encoder, plan.frozen_text_layers)
+        if take_text is not None:  # random layers that stayed as they were would learn nothing and know nothing
+            freeze_layers(model.text_encoder, plan.frozen_text_layers)
         tokens = tokenise(prepared.reports, tokenizer, min(256, model.text_encoder.max_tokens))
 
     def loader(split: str, training: bool) -> Loader:

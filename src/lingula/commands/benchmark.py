@@ -56,6 +56,8 @@ def benchmark(
     tasks = [(entry, make_task(entry)) for entry in plan.tasks]
     device = device_of(device)
     measured_here = [] if tables_only else _chosen(only, plan)
+    for name in measured_here:
+        check_pretrain(name, plan.methods[name])
     for name in measured_here:  # all before any is measured: one may be like a later one
         train(name, plan.methods[name], out, plan)
     found: dict[tuple[str, int], list[Measured]] = {}
@@ -306,8 +308,13 @@ def _is_there(name: str, method: Method, out: Path, plan: Plan) -> bool:
     )
 
 
-def train(name: str, method: Method, out: Path, plan: Plan) -> None:
-    """Train a method that is to be trained, or go on where that stopped; nothing for one that is trained."""
+def check_pretrain(name: str, method: Method) -> None:
+    """Refuse options of ``lingula pretrain`` before anything is trained, which may take days.
+
+    Raises:
+        UserError: for an unknown option, method or recipe, a value of another kind, or where there is no corpus.
+    """
+    from lingula.commands._training import recipe_of
     from lingula.commands.pretrain import pretrain
     from lingula.registry import UserError, check_options
 
@@ -316,6 +323,24 @@ def train(name: str, method: Method, out: Path, plan: Plan) -> None:
     check_options(f"method '{name}': pretrain", pretrain, method.pretrain)
     if "corpus" not in method.pretrain:
         raise UserError(f"method '{name}': pretrain needs a corpus")
+    for option, value in method.pretrain.items():  # their defaults are the recipe's, and so say no kind
+        if (
+            option == "epochs"
+            and value is not None
+            and not (isinstance(value, list) and all(type(e) in (int, float) for e in value))
+        ):
+            raise UserError(f"method '{name}': pretrain: epochs must be a list, one number a stage, got {value!r}")
+        if option in ("learning_rate", "weight_decay", "clip") and type(value) not in (int, float, type(None)):
+            raise UserError(f"method '{name}': pretrain: {option} must be a number (1.0e-4, not 1e-4), got {value!r}")
+    recipe_of(method.pretrain.get("method", "cm-cgns"), method.pretrain.get("recipe", "paper"))
+
+
+def train(name: str, method: Method, out: Path, plan: Plan) -> None:
+    """Train a method that is to be trained, or go on where that stopped; nothing for one that is trained."""
+    from lingula.commands.pretrain import pretrain
+
+    if method.pretrain is None:
+        return
     for seed, run in runs_of(name, method, out, plan).items():
         options = method.pretrain if seed is None else {**method.pretrain, "seed": seed}
         pretrain(out=run, resume=(run / "run.json").is_file(), **options)

@@ -52,7 +52,7 @@ def pretrain(
         recipe: `paper`, `official` or `scratch` (no pre-trained weights needed).
         options: arguments of the method, as `--options.mu 3`; they win over the recipe's.
         weights: weights of loss terms, as `--weights.margin 0`; they win over those of every stage that has the term.
-        image_encoder: a timm model, or `small_resnet`.
+        image_encoder: a timm model, `small_resnet` or `small_vit`.
         text_encoder: a Hugging Face name or folder, or `small_bert`.
         pretrained: start the encoders from published weights.
         image_weights: a file (safetensors or PyTorch) to take the image encoder's weights from, instead.
@@ -60,7 +60,7 @@ def pretrain(
         resize_to: side in pixels to which films come before they are cropped to the image size.
         batch_size: pairs per process and step (times `accumulate`).
         epochs: length of each stage; 0 leaves a stage out.
-        learning_rate: its peak.
+        learning_rate: its peak; those of single stages, of the text encoder and of biases keep their ratio to it.
         weight_decay: of the optimiser.
         clip: largest gradient norm.
         accumulate: batches whose gradients are averaged into one step.

@@ -19,6 +19,7 @@ from lingula.keyed import keyed_uniform
 from lingula.registry import UserError
 
 SENTENCES = ("whole", "one", "shuffled", "swapped")
+SENTENCES_APART = 472_882_027  # from the seed of the views: the luck of a crop is not that of the sentence
 SWAP, MOST_SWAPS = 0.6, 8  # LoVT: the number of swaps is geometric, each is followed by another with this probability
 
 
@@ -208,7 +209,7 @@ class Loader:
         seed = int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0] >> 1)
         reports = None
         if self.tokens is not None:
-            drawn = self.seed + 1_000_003 * epoch
+            drawn = self.seed + 1_000_003 * epoch + SENTENCES_APART
             reports = collate_reports(self.tokens, rows, self.meaning, self.sentences, drawn).to(self.device)
         keys = torch.from_numpy(rows).to(self.device)
         return Batch(self._images(rows, keys, epoch), keys, seed, reports)

@@ -87,6 +87,19 @@ TWO_VIEWS = Augmentation(
     crop_scale=(0.6, 1.0), flip=0.5, brightness=0.4, contrast=0.4, jitter_probability=0.8, blur=(0.1, 2.0)
 )
 
+# What ConVIRT does to a film, and LoVT after it: their configurations agree.
+CONVIRT_VIEW = Augmentation(
+    crop_scale=(0.6, 1.0),
+    flip=0.5,
+    rotate=20.0,
+    translate=0.1,
+    zoom=(0.95, 1.05),
+    brightness=0.4,
+    contrast=0.4,
+    blur=(0.1, 3.0),
+    blur_probability=1.0,
+)
+
 
 def augment(films: Tensor, augmentation: Augmentation, size: int, seed: int, keys: Tensor) -> Tensor:
     """One random view of each film, a function of (seed, key) alone.

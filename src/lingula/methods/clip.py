@@ -28,8 +28,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
-from lingula.losses.cosine import unit
-from lingula.nn.attention import AttentionPool
+from lingula.nn.attention import AttentionPool, cosine_maps
 from lingula.nn.contrast import Temperature, contrast_pairs
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
@@ -107,9 +106,7 @@ class CLIP(nn.Module):
     def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
         """``(N, h, w)``: cosine of each sentence with each patch of its film; nothing in the loss asks for it."""
         features, _, patches = self.encode_image(images)
-        sentences = self.encode_text(reports)[2]
-        cosines = (unit(patches)[reports.report_of_sentence] * unit(sentences)[:, None]).sum(-1)  # (N, P)
-        return cosines.unflatten(1, features.grid)
+        return cosine_maps(patches, self.encode_text(reports)[2], reports, features.grid)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B pairs to the weighted terms."""

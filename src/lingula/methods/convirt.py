@@ -34,8 +34,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
-from lingula.data.transforms import Augmentation
-from lingula.losses.cosine import unit
+from lingula.data.transforms import CONVIRT_VIEW
+from lingula.nn.attention import cosine_maps
 from lingula.nn.contrast import contrast_pairs
 from lingula.nn.heads import projection_head
 from lingula.nn.image_encoders import ImageEncoder
@@ -48,17 +48,7 @@ WEIGHTS = {"image_to_text": 0.75, "text_to_image": 0.25}  # lambda, 1 - lambda
 PAPER = Recipe(
     stages=(Stage(100, WEIGHTS),),
     frozen_text_layers=6,
-    augmentation=Augmentation(
-        crop_scale=(0.6, 1.0),
-        flip=0.5,
-        rotate=20,
-        translate=0.1,
-        zoom=(0.95, 1.05),
-        brightness=0.4,
-        contrast=0.4,
-        blur=(0.1, 3.0),
-        blur_probability=1.0,
-    ),
+    augmentation=CONVIRT_VIEW,
     sentences="one",
     optimizer="adam",
     learning_rate=1e-4,
@@ -121,9 +111,7 @@ class ConVIRT(nn.Module):
     def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
         """``(N, h, w)``: cosine of each sentence with each patch of its film; nothing in the loss asks for it."""
         features, _, patches = self.encode_image(images)
-        sentences = self.encode_text(reports)[2]
-        cosines = (unit(patches)[reports.report_of_sentence] * unit(sentences)[:, None]).sum(-1)  # (N, P)
-        return cosines.unflatten(1, features.grid)
+        return cosine_maps(patches, self.encode_text(reports)[2], reports, features.grid)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B pairs to the weighted terms."""

@@ -39,7 +39,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
-from lingula.data.transforms import Augmentation
+from lingula.data.transforms import CONVIRT_VIEW
 from lingula.losses.local_contrast import local_contrast, neighbour_positives
 from lingula.nn.attention import MeanQueryPool, SoftmaxCrossAttention, pad_sentences
 from lingula.nn.contrast import contrast_pairs
@@ -60,17 +60,7 @@ WEIGHTS = {
 
 PAPER = Recipe(
     stages=(Stage(100, WEIGHTS),),
-    augmentation=Augmentation(
-        crop_scale=(0.6, 1.0),
-        flip=0.5,
-        rotate=20.0,
-        translate=0.1,
-        zoom=(0.95, 1.05),
-        brightness=0.4,
-        contrast=0.4,
-        blur=(0.1, 3.0),
-        blur_probability=1.0,
-    ),
+    augmentation=CONVIRT_VIEW,
     sentences="swapped",
     frozen_text_layers=6,
     learning_rate=1e-4,
@@ -116,6 +106,8 @@ class LoVT(nn.Module):
         super().__init__()
         if temperature <= 0 or temperature_local <= 0:
             raise ValueError(f"temperatures must be positive, got {temperature} and {temperature_local}")
+        if reach < 0:
+            raise ValueError(f"reach must be 0 or more, got {reach}")
         self.weights = dict(WEIGHTS)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder

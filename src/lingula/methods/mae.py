@@ -16,7 +16,7 @@ standard deviation, and :math:`\hat x_p` what the decoder makes of them.
 Differs from the paper:
 
 - The encoder is timm's, with its own positions, which are learned; the paper's are fixed sines and cosines, as those of
-  our decoder are. Its weights start as timm starts them, not by Xavier's rule.
+  our decoder are. Its weights start as timm starts them, the decoder's as PyTorch does, not by Xavier's rule.
 - ViT-B/16 instead of the paper's ViT-L/16, for smaller corpora and machines.
 - Crops of 60 % of a film or more, so that lesions survive; the paper's, from memory, are of 20 % or more. Both flip.
 - The standard deviation is that of a sample (one pixel less in the divisor), as in the authors' code as we remember

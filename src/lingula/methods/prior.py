@@ -16,10 +16,10 @@ Loss:
           + \mathrm{KL}\big(\sigma(s E^\top) \,\|\, \sigma(\hat p E^\top)\big) + \ell_{global}(\hat p)
 
 in the third stage; the second has the first four terms, with a weight of 1 on the first, and the first stage the first
-three. s are sentences, :math:`\hat s` their mixtures of the prototypes E, :math:`\hat p` the mixtures that the queries
-predict, each matched to the one that it costs least to make, :math:`\hat I` the painted film, all norms means.
+three. s are sentences, :math:`\hat s` their mixtures of the prototypes E, :math:`\hat p` what the queries
+predict, each matched to the mixture that it costs least to make, :math:`\hat I` the painted film, all norms means.
 :math:`\ell_{global}` is InfoNCE over the batch, the mean of both directions; :math:`\ell_{global}(\hat p)` has the
-pooled predictions in the place of the film.
+predictions, sent through the bank and pooled, in the place of the film.
 
 Differs from the paper:
 
@@ -36,7 +36,10 @@ Differs from the paper:
 - The bank draws its Gumbel noise in training only, not at evaluation. It belongs to the sentence, as the channels that
   are dropped belong to the film, so neither depends on the order of the batch.
 - A report of more than 16 sentences is aligned as a whole; only what its queries shall make is cut to 16 of them.
-- Q, K and V of the sigmoid attention have no biases. The decoder is torch's, of BERT's shape and without dropout.
+- Q, K and V of the sigmoid attention have no biases. The decoder is torch's, of BERT's shape and without dropout;
+  its queries enter as they are, without BERT's positions, LayerNorm and dropout of the input.
+- Only the three projections begin as in the released code; the first layer of SimSiam's predictor, and the decoder,
+  begin as torch's do.
 - The temperatures are held in [0.001, 1]; all stages start their warm-up at a rate of 1e-7 (there 1e-8 in the third).
 - The film is painted in [-1, 1], not in units of the corpus's deviation.
 - Each process has its own BatchNorm statistics (there they are synchronised).
@@ -78,6 +81,7 @@ STAGE_3 = {
     "global_prediction": 1.0,
 }
 OF_THE_REPORT = {"report_reconstruction", "prototype_choice", "global_prediction"}
+LOWEST, HIGHEST = 1e-3, 1.0  # between which the two temperatures are held
 
 PAPER = Recipe(
     stages=(
@@ -152,11 +156,15 @@ class PRIOR(nn.Module):
             raise ValueError(f"width {dim} is not divisible by {decoder_heads} heads of the decoder")
         if not 0 <= dropout < 1 or queries < 1:
             raise ValueError(f"dropout must lie in [0, 1) and queries be 1 or more, got {dropout} and {queries}")
+        if not LOWEST <= temperature <= HIGHEST:
+            raise ValueError(f"temperature must lie in [{LOWEST}, {HIGHEST}], where it is learned, got {temperature}")
         self.weights = dict(STAGE_3)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.dropout = dropout
-        self.temperature_global, self.temperature_local = (Temperature(temperature, lowest=1e-3) for _ in range(2))
+        self.temperature_global, self.temperature_local = (
+            Temperature(temperature, lowest=LOWEST, highest=HIGHEST) for _ in range(2)
+        )
         self.image_pool = AttentionPool(image_encoder.width, heads=8, grid=image_encoder.grid)
         self.report_pool = AttentionPool(dim, heads=8)
         self.image_projection, self.patch_projection = (_linear(image_encoder.width, dim) for _ in range(2))

@@ -28,6 +28,21 @@ def pad_sentences(sentences: Tensor, reports: Reports, batch_size: int) -> tuple
     return padded, mask.index_put(where, torch.ones_like(reports.report_of_sentence, dtype=torch.bool))
 
 
+def cosine_maps(patches: Tensor, sentences: Tensor, reports: Reports, grid: tuple[int, int]) -> Tensor:
+    """Where a sentence is, of a method whose loss compares wholes only: its cosine with each patch of its film.
+
+    Args:
+        patches: ``(B, P, D)`` embeddings in the space of the sentences.
+        sentences: ``(N, D)``.
+        reports: says whose each sentence is.
+        grid: ``(h, w)`` of the patches.
+    Returns:
+        ``(N, h, w)`` in [-1, 1].
+    """
+    own = unit(patches)[reports.report_of_sentence]  # (N, P, D)
+    return (own * unit(sentences)[:, None]).sum(-1).unflatten(1, grid)
+
+
 class AttentionPool(nn.Module):
     """One vector for a set: multi-head attention whose one query is the set's mean, as CLIP pools its image patches.
 
@@ -191,13 +206,15 @@ class MeanQueryPool(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``(B, n, D)`` and, for ragged sets, ``(B, n)`` bool to ``(B, D)`` and the ``(B, n)`` weights, the mean over
-        the heads; 0 on padding."""
+        the heads; 0 on padding. An empty set is pooled as one of zeros."""
         if mask is None:
-            mean = x.mean(1, keepdim=True)
-        else:
-            mean = torch.where(mask[..., None], x, 0.0).sum(1, keepdim=True) / mask.sum(1).clamp_min(1)[:, None, None]
-        pooled, weights = self.attention(mean, x, x, key_padding_mask=None if mask is None else ~mask)
-        return pooled[:, 0], weights[:, 0]
+            pooled, weights = self.attention(x.mean(1, keepdim=True), x, x)
+            return pooled[:, 0], weights[:, 0]
+        x = torch.where(mask[..., None], x, 0.0)
+        mean = x.sum(1, keepdim=True) / mask.sum(1).clamp_min(1)[:, None, None]
+        hidden = ~mask & mask.any(1, keepdim=True)  # a softmax over nothing would not be a number
+        pooled, weights = self.attention(mean, x, x, key_padding_mask=hidden)
+        return pooled[:, 0], weights[:, 0] * mask
 
 
 class SoftmaxCrossAttention(nn.Module):

@@ -58,4 +58,8 @@ class Temperature(nn.Module):
         """tau, a scalar."""
         if not self.learnable:
             return self.logarithm.exp()
-        return self.logarithm.clamp(math.log(self.lowest), math.log(self.highest)).exp()
+        lowest, highest = math.log(self.lowest), math.log(self.highest)
+        if not torch.is_grad_enabled():
+            return self.logarithm.clamp(lowest, highest).exp()
+        self.logarithm.data.clamp_(lowest, highest)  # itself: a clamp has no gradient at its bounds and beyond them
+        return self.logarithm.exp()

@@ -82,10 +82,14 @@ class UpsamplingDecoder(nn.Module):
         channels: of the map.
         widths: channels of the blocks; the last has the film's size, each one before it half that of the next.
         size: H = W of the film.
+    Raises:
+        ValueError: without any block.
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...], size: int) -> None:
         super().__init__()
+        if not widths:
+            raise ValueError("the decoder that paints the film needs one block or more")
         self.sizes = [max(1, round(size / 2 ** (len(widths) - 1 - block))) for block in range(len(widths))]
         self.blocks = nn.ModuleList()
         for width in widths:

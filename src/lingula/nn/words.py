@@ -11,7 +11,7 @@ from lingula.batch import Reports
 def word_sums(tokens: Tensor, reports: Reports) -> tuple[Tensor, Tensor]:
     """Sum of each word's word pieces, the words of one report side by side, in one scatter.
 
-    "We aggregate the word pieces of a word" (GLoRIA and MGCA, which both add them up).
+    GLoRIA and MGCA both add them up.
 
     Args:
         tokens: ``(B, T, C)`` states.
