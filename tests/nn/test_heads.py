@@ -4,15 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from lingula.nn.heads import ConvDecoder, UpsamplingDecoder, mlp, projection_head
+from lingula.nn.heads import ConvDecoder, UpsamplingDecoder, mlp
 
 
-def test_projection_heads():
-    head = projection_head(4, 3)
+def test_a_head_without_norm():
+    head = mlp(4, 3, 3, norm=False)
     x = torch.randn(2, 5, 4)
     hidden = torch.relu(x @ head[0].weight.T + head[0].bias)
     torch.testing.assert_close(head(x), hidden @ head[2].weight.T + head[2].bias)
-    assert isinstance(projection_head(4, 3, layers=1), nn.Linear)
 
 
 def test_five_convolutions_and_four_doublings_between_them():

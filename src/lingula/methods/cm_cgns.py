@@ -49,7 +49,7 @@ from lingula.losses.simsiam import simsiam
 from lingula.nn.attention import AttentionPool, CrossModal, SigmoidCrossAttention, pad_sentences
 from lingula.nn.clusters import Clusters, OnlineCentres, spherical_kmeans
 from lingula.nn.contrast import Temperature, contrast_pairs
-from lingula.nn.heads import ConvDecoder, projection_head
+from lingula.nn.heads import ConvDecoder, mlp
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.sentences import sentence_means
 from lingula.nn.text_encoders import TextEncoder
@@ -186,13 +186,14 @@ class CMCGNS(nn.Module):
         self.temperature_global = Temperature(temperature_global, learnable_temperature)  # tau_1
         image_width, text_width = image_encoder.width, text_encoder.width
         # "We use four Multi-Layer Perceptrons (MLPs) to map f^I_ip, f^R_im and f^I_i, f^R_i to the same dimension D"
-        self.patch_projection = projection_head(image_width, dim, projection_layers)
-        self.sentence_projection = projection_head(text_width, dim, projection_layers)
-        self.image_projection = projection_head(image_width, dim, projection_layers)
+        widths = (dim,) * projection_layers
+        self.patch_projection = mlp(image_width, *widths, norm=False)
+        self.sentence_projection = mlp(text_width, *widths, norm=False)
+        self.image_projection = mlp(image_width, *widths, norm=False)
         self.image_pool = AttentionPool(image_width, heads=8, grid=image_encoder.grid)
         self.report_projection: nn.Module = nn.Identity()
         if not project_tokens:
-            self.report_projection = projection_head(text_width, dim, projection_layers)
+            self.report_projection = mlp(text_width, *widths, norm=False)
         self.report_pool = AttentionPool(dim if project_tokens else text_width, heads=8)
         self.cross_attention = SigmoidCrossAttention(dim, normalise_attention)
         self.online = OnlineCentres(dim, clusters) if clustering == "online" else None

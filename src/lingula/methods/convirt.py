@@ -37,7 +37,7 @@ from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
 from lingula.data.transforms import CONVIRT_VIEW
 from lingula.nn.attention import cosine_maps
 from lingula.nn.contrast import contrast_pairs
-from lingula.nn.heads import projection_head
+from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.sentences import sentence_maxima, token_maxima
 from lingula.nn.text_encoders import TextEncoder
@@ -91,8 +91,8 @@ class ConVIRT(nn.Module):
         self.weights = dict(WEIGHTS)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
-        self.image_projection = projection_head(image_encoder.width, dim)  # g_v
-        self.text_projection = projection_head(text_encoder.width, dim)  # g_t
+        self.image_projection = mlp(image_encoder.width, dim, dim, norm=False)  # g_v
+        self.text_projection = mlp(text_encoder.width, dim, dim, norm=False)  # g_t
         self.temperature = temperature  # tau
 
     def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:

@@ -7,16 +7,10 @@ import itertools
 from torch import Tensor, nn
 
 
-def projection_head(features: int, dim: int, layers: int = 2) -> nn.Module:
-    """From features ``(..., features)`` to embeddings ``(..., dim)``: an MLP, or with one layer a Linear."""
-    if layers == 1:
-        return nn.Linear(features, dim)
-    return nn.Sequential(nn.Linear(features, dim), nn.ReLU(inplace=True), nn.Linear(dim, dim))
-
-
 def mlp(*widths: int, norm: bool = True, last_norm: bool = False, last_affine: bool = True) -> nn.Sequential:
-    """Linear layers of these widths with ReLU between them, over ``(n, widths[0])``: the heads of the contrastive
-    papers.
+    """Linear layers of these widths with ReLU between them: the heads of the papers.
+
+    From ``(n, widths[0])`` to ``(n, widths[-1])``; without any norm from ``(..., widths[0])``.
 
     Args:
         widths: of the input, the hidden layers and the output.
