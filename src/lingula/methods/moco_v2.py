@@ -41,6 +41,7 @@ from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures
 from lingula.data.transforms import TWO_VIEWS
+from lingula.losses.queue_nce import queue_nce
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.momentum import MomentumEncoder
@@ -132,7 +133,7 @@ class MoCoV2(nn.Module):
             return {}
         query = self.projection(self.image_encoder(batch.images[:, 0]).pooled)
         key = self.encode_keys(batch.images[:, 1], batch.rows, batch.seed)
-        loss = self.queue.contrast(query, key, self.temperature)  # MoCo's Eq. 1
+        loss = queue_nce(query, key, self.queue.keys, self.temperature)  # MoCo's Eq. 1
         self.queue.put(key)
         return {"contrast": self.weights["contrast"] * loss.mean()}
 

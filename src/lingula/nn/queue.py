@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lingula.gather import gather
 from lingula.keyed import keyed_uniform
-from lingula.losses.cosine import cosine, unit
+from lingula.losses.cosine import unit
 
 
 class KeyQueue(nn.Module):
@@ -41,31 +40,6 @@ class KeyQueue(nn.Module):
         self.register_buffer("keys", unit(start))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
         self._seen: list[Tensor] = []  # this step's keys, until after_step
-
-    def contrast(self, query: Tensor, key: Tensor, temperature: float) -> Tensor:
-        r"""InfoNCE of each query against its own key and the queue.
-
-        .. math:: \ell_i = -\log \frac{\exp(\langle q_i, k_i \rangle / \tau)}
-                  {\exp(\langle q_i, k_i \rangle / \tau) + \sum_{j=1}^{K} \exp(\langle q_i, u_j \rangle / \tau)}
-
-        with :math:`u` the queue. Source: MoCo, arXiv:1911.05722, Eq. 1. The other keys of the batch are not among the
-        candidates, so this is not :func:`lingula.losses.info_nce.info_nce` of a longer list of keys.
-
-        Args:
-            query: ``(n, D)``. Normalised here.
-            key: ``(n, D)``, the i-th belongs to the i-th query. Normalised here; gets no gradient.
-            temperature: tau > 0, unitless.
-        Returns:
-            ``(n,)`` one loss a query, in nats.
-        Raises:
-            ValueError: if the shapes do not pair up.
-        """
-        if query.shape != key.shape:
-            raise ValueError(f"query and key must pair up, got {tuple(query.shape)} and {tuple(key.shape)}")
-        positive = (unit(query) * unit(key.detach())).sum(-1, keepdim=True)  # (n, 1)
-        logits = torch.cat([positive, cosine(query, self.keys)], dim=1) / temperature  # (n, 1 + K)
-        first = torch.zeros(len(query), dtype=torch.int64, device=query.device)
-        return F.cross_entropy(logits, first, reduction="none")
 
     @torch.no_grad()
     def put(self, keys: Tensor) -> None:
