@@ -1,38 +1,16 @@
 """The extractor of observations and the completion of masked patches against torch's own decoder and attention."""
 
-import math
-
 import pytest
 import torch
 
-from lingula.nn.observations import DecoderLayer, MaskedPatches, ObservationExtractor, grid_positions
+from lingula.nn.observations import DecoderLayer, MaskedPatches, ObservationExtractor
+from lingula.nn.positions import grid_positions
 
 DIM, HEADS, GRID = 16, 4, (2, 3)
 
 
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def test_positions_are_sines_and_cosines_of_row_and_column():
-    found = grid_positions((2, 3), 8)
-    for place in range(6):
-        row, column = divmod(place, 3)
-        expected = []
-        for at in (row, column):
-            expected += [f(at * 10_000 ** (-k / 2)) for f in (math.sin, math.cos) for k in range(2)]
-        torch.testing.assert_close(found[place], torch.tensor(expected))
-
-
-def test_positions_of_a_larger_film_lie_between_those_of_the_trained_one():
-    small, large = grid_positions((2, 2), 4), grid_positions((6, 6), 4, trained=(2, 2))
-    middles = torch.tensor([1, 4])  # of each third of three places
-    torch.testing.assert_close(large.view(6, 6, 4)[middles][:, middles].view(4, 4), small)
-
-
-def test_positions_of_a_width_that_cannot_be_split():
-    with pytest.raises(ValueError, match="width 6 is not divisible by 4"):
-        grid_positions((2, 2), 6)
 
 
 def torchs_layer(layer):

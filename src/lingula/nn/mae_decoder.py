@@ -5,29 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
-def sin_cos_positions(grid: tuple[int, int], width: int) -> Tensor:
-    """Fixed positions of a grid's places, half of the width for the row and half for the column: of each, the sines of
-    the coordinate at falling frequencies, then the cosines (Vaswani et al. 2017, in two dimensions).
-
-    Args:
-        grid: ``(h, w)``.
-        width: W, divisible by 4.
-    Returns:
-        ``(h * w, W)`` float32 in reading order.
-    Raises:
-        ValueError: if the width is not divisible by 4.
-    Example:
-        >>> sin_cos_positions((1, 2), 4)
-        tensor([[0.0000, 1.0000, 0.0000, 1.0000],
-                [0.0000, 1.0000, 0.8415, 0.5403]])
-    """
-    if width % 4:
-        raise ValueError(f"positions on a grid need a width divisible by 4, got {width}")
-    frequencies = 10000.0 ** -(torch.arange(width // 4) / (width // 4))
-    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    angles = [coordinate.flatten()[:, None] * frequencies for coordinate in (rows, columns)]
-    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
+from lingula.nn.positions import grid_positions
 
 
 class MaskedDecoder(nn.Module):
@@ -56,7 +34,7 @@ class MaskedDecoder(nn.Module):
             raise ValueError(f"width {width} is not divisible by {heads} heads")
         self.embed = nn.Linear(features, width)
         self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
-        self.register_buffer("positions", sin_cos_positions(grid, width), persistent=False)
+        self.register_buffer("positions", grid_positions(grid, width), persistent=False)
         self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, pixels)
