@@ -16,6 +16,13 @@ from lingula.optim import OPTIMIZERS, SCHEDULES, Stage, from_scratch
 from lingula.registry import UserError, check_options
 
 RECIPES = [(name, recipe) for name in METHODS for recipe in METHODS[name].recipes]
+READERS = [(name, recipe) for name, recipe in RECIPES if METHODS[name].uses_text]
+ONE_SENTENCE = [  # of small batches: sentences of each report
+    (recipe, counts)
+    for recipe in RECIPES
+    for counts in ((1,), (3,), (1, 1), (1, 1, 1))
+    if len(counts) >= METHODS[recipe[0]].smallest_batch
+]
 BACKBONES = ("resnet18", "small_vit", "vit_tiny_patch16_224")
 
 
@@ -127,11 +134,10 @@ def test_save_and_load_give_equal_outputs(build, batch):
         assert {k: v.item() for k, v in one.items()} == {k: v.item() for k, v in again.items()}
 
 
-@pytest.mark.parametrize("counts", [(1,), (3,), (1, 1), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize(("build", "counts"), ONE_SENTENCE, indirect=["build"], ids=str)
 def test_one_pair_and_reports_of_one_sentence(build, batch, counts):
+    """Smaller batches than these: test_a_batch_that_is_too_small_is_refused_in_words."""
     model = build()
-    if len(counts) < model.smallest_batch:
-        return  # test_a_batch_that_is_too_small_is_refused_in_words
     terms = model(batch(counts))
     total(terms).backward()
     model.after_step()
@@ -218,12 +224,15 @@ def test_films_can_be_encoded_alone(build, batch):
     torch.testing.assert_close(one, embedding[:1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].uses_text])
+def test_a_method_of_films_alone_has_no_way_in_for_reports(name, tiny):
+    model = tiny.method(name, METHODS[name].recipes["scratch"].options | tiny.smaller.get(name, {}))
+    assert not any(hasattr(model, part) for part in ("text_encoder", "encode_text", "attention_maps"))
+
+
+@pytest.mark.parametrize("build", READERS, indirect=True, ids="-".join)
 def test_reports_can_be_encoded_alone_and_looked_for_on_their_films(build, batch):
     model = build().eval()
-    if not model.uses_text:
-        assert not hasattr(model, "encode_text")
-        assert not hasattr(model, "attention_maps")
-        return
     data = batch()
     features, embedding, sentences = model.encode_text(data.reports)
     assert embedding.shape == (len(data), model.encode_image(data.image)[1].shape[1])
@@ -235,11 +244,10 @@ def test_reports_can_be_encoded_alone_and_looked_for_on_their_films(build, batch
     assert maps.std() > 0
 
 
+@pytest.mark.parametrize("build", READERS, indirect=True, ids="-".join)
 def test_attention_maps_follow_film_and_report(build, batch, tiny):
     """Another order of the pairs gives the same maps in that order; each sentence's map is of its own film."""
     model = in_double(build())
-    if not model.uses_text:
-        return
     data = tiny.double(batch())
     maps = model.attention_maps(data.image, data.reports)
     order = [2, 0, 3, 1]
