@@ -6,9 +6,11 @@ and without transformers, whose import alone would cost more than all of them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,9 @@ import torch
 import torch.distributed as dist
 
 from lingula.batch import Reports, TextFeatures
-from lingula.gather import gather, mean_over_all, row_counts, world
+from lingula.gather import gather, mean_over_all, row_counts, sum_over_all, world
 from lingula.methods.cm_cgns import CMCGNS
+from lingula.nn import kmeans
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.sentences import sentence_means
 
@@ -58,13 +61,17 @@ def work(rank: int, folder: Path) -> dict:
     mean.backward()
     shown["mean"], shown["grad of total"] = mean.detach(), total.grad
     shown["mean of nothing"] = mean_over_all(torch.tensor(0.0), 0)
+    shown["sum"] = sum_over_all(rows(rank)[:1].expand(2, 2))
+    with limits(many=True):
+        shown["clusters"] = kmeans.spherical_kmeans(*POINTS, sizes=[25, 15])
 
     halves = torch.load(folder / "halves.pt", weights_only=False)
     for name, options in MODELS.items():
         model = build(options)
         parallel = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
-        terms = parallel(halves[rank])
-        sum(terms.values()).backward()
+        with limits(name == "many sentences"):
+            terms = parallel(halves[rank])
+            sum(terms.values()).backward()
         model.after_step()
         shown[name] = {
             "terms": {term: value.detach() for term, value in terms.items()},
@@ -91,7 +98,20 @@ MODELS = {
         "project_tokens": True,
     },
     "no hard negatives": {"hard_negatives": "none"},
+    "every second batch": {"cluster_every": 2},
+    "many sentences": {},  # more than a tile, and than one process clusters alone
 }
+POINTS = torch.randn(40, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64), 6, 3
+
+
+@contextlib.contextmanager
+def limits(many: bool) -> Iterator[None]:
+    """Where there are many sentences, losses go tile by tile and processes share the clustering."""
+    before = kmeans.GRAM_LIMIT, CMCGNS.tile
+    if many:
+        kmeans.GRAM_LIMIT, CMCGNS.tile = 0, 2
+    yield
+    kmeans.GRAM_LIMIT, CMCGNS.tile = before
 
 
 class Words(torch.nn.Module):
@@ -195,11 +215,21 @@ def test_a_ragged_mean(two):
     assert (two[0]["mean"] + two[1]["mean"]).item() / 2 == pytest.approx(21 / 8)
 
 
+def test_two_processes_share_the_clustering_of_many_points(two):
+    with limits(many=True):
+        alone = kmeans.spherical_kmeans(*POINTS)
+    for rank in range(2):
+        assert torch.equal(two[rank]["clusters"].assignment, alone.assignment)
+        torch.testing.assert_close(two[rank]["clusters"].centres, alone.centres)
+        assert torch.equal(two[rank]["sum"], (rows(0)[:1] + rows(1)[:1]).expand(2, 2))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_two_halves_give_the_gradient_of_the_whole(whole, two, name):
     model = build(MODELS[name])
-    terms = model(whole)
-    sum(terms.values()).backward()
+    with limits(name == "many sentences"):
+        terms = model(whole)
+        sum(terms.values()).backward()
     model.after_step()
     assert terms.keys() == two[0][name]["terms"].keys()
     for term, value in terms.items():

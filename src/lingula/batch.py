@@ -72,12 +72,14 @@ class Batch(Movable):
         rows: ``(B,)`` int64, each film's row in the prepared corpus.
         seed: changes every step, is the same on every process, and comes back on a resume.
         reports: the tokenised reports; ``None`` for films without text.
+        step: the batch's number, counted over the epochs of its stage.
     """
 
     images: Tensor
     rows: Tensor
     seed: int
     reports: Reports | None = None
+    step: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -68,6 +68,15 @@ def gather(x: Tensor, sizes: list[int] | None = None) -> Tensor:
     return result
 
 
+def sum_over_all(x: Tensor) -> Tensor:
+    """The sum over all processes of a tensor of one shape, without gradient."""
+    if world()[1] == 1:
+        return x
+    total = x.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
 def mean_over_all(total: Tensor, count: Tensor | int) -> Tensor:
     """A ragged mean over all processes, scaled so that DDP's average of gradients is the gradient of that mean.
 

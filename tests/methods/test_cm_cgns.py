@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lingula.keyed import keyed_uniform
 from lingula.methods.cm_cgns import CMCGNS, SCRATCH
-from lingula.nn.clusters import spherical_kmeans
+from lingula.nn.kmeans import spherical_kmeans
 
 TINY = {"dim": 8, "clusters": 3, "decoder_widths": (8, 8, 4, 4, 4)}
 WEIGHTS = {"global": 2.0, "report": 3.0, "margin": 5.0, "image": 7.0, "reconstruction": 11.0}
@@ -316,6 +316,8 @@ def test_finite_in_bfloat16_autocast(tiny, options):
         ({"false_negatives": "image"}, "false_negatives must be one of cross_modal, text, got 'image'"),
         ({"mask": "pixels"}, "mask must be one of patches, channels, got 'pixels'"),
         ({"alpha": 0.6}, r"0 <= alpha <= beta, got alpha=0.6 and beta=0.5"),
+        ({"cluster_every": 0}, "cluster_every >= 1, got 0.5, 128, 3.0 and 0"),
+        ({"cluster_every": 2, "clustering": "online"}, "cluster_every goes with clustering 'batch'"),
     ],
 )
 def test_errors(tiny, option, words):
@@ -431,8 +433,44 @@ def test_nothing_of_size_n_by_n_by_d_is_made(tiny, reading, false_negatives):
     with Watch() as watch:
         report, margin = model.report_losses(f, v, batch)
         (report + margin).backward()
-    candidates = 2 + int(math.log(clusters))  # numbers of k-means++'s draws: N x K x log K
-    assert size * size <= watch.largest <= max(size * (size + clusters + 1), size * clusters * candidates), watch.maker
+    assert size * size <= watch.largest <= size * (size + clusters + 1), watch.maker
+
+
+@pytest.mark.parametrize("reading", ["others", "batch", "official", "none"])
+def test_of_many_sentences_nothing_of_size_n_by_n_is_made(tiny, monkeypatch, reading):
+    """N = 1200, more than are clustered on their Gram matrix; anchors come 64 at a time."""
+    monkeypatch.setattr(CMCGNS, "tile", 64)
+    size, width, clusters = 1200, 16, 8
+    model = build(tiny, dim=width, clusters=clusters, hard_negatives=reading)
+    batch = tiny.batch((3,) * 400)
+    f, v = (torch.randn(size, width, requires_grad=True) for _ in range(2))
+    with Watch() as watch:
+        report, margin = model.report_losses(f, v, batch)
+        (report + margin).backward()
+    assert watch.largest <= 64 * (size + clusters + 1), watch.maker
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask_false_negatives": True},
+        {"hard_negatives": "batch"},
+        {"hard_negatives": "official", "false_negatives": "text"},
+        {"hard_negatives": "none"},
+    ],
+    ids=str,
+)
+def test_tiles_change_neither_value_nor_gradient(tiny, monkeypatch, options):
+    model, batch = build(tiny, **options), tiny.double(tiny.batch((3, 1, 2, 4, 2)))
+    found = []
+    for tile in (512, 5):
+        monkeypatch.setattr(CMCGNS, "tile", tile)
+        torch.manual_seed(3)
+        f, v = (torch.randn(12, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+        losses = model.report_losses(f, v, batch)
+        found.append((*losses, *torch.autograd.grad(sum(losses), (f, v))))
+    for whole, tiled in zip(*found, strict=True):
+        torch.testing.assert_close(tiled.detach(), whole.detach(), rtol=1e-12, atol=1e-12)
 
 
 def test_no_sentence_meets_every_film_in_full(tiny):
@@ -457,9 +495,10 @@ def test_the_host_never_waits(tiny, reading):
     assert watch.names & SYNCHRONISING == set()
 
 
-def test_k_means_never_waits():
+@pytest.mark.parametrize("points", [40, 1100])  # on their Gram matrix, and not
+def test_k_means_never_waits(points):
     with Watch() as watch:
-        spherical_kmeans(torch.randn(40, 8), 10)
+        spherical_kmeans(torch.randn(points, 8), 10)
     assert watch.names & SYNCHRONISING == set()
 
 

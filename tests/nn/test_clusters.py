@@ -1,13 +1,11 @@
-"""Spherical k-means against scikit-learn; the running centres against their rule written out."""
+"""Centres that outlive their batch, against their rules written out."""
 
 import math
-import statistics
 
-import pytest
 import torch
-from sklearn.cluster import KMeans
 
-from lingula.nn.clusters import OnlineCentres, spherical_kmeans
+from lingula.nn.clusters import CarriedCentres, OnlineCentres
+from lingula.nn.kmeans import spherical_kmeans
 
 
 def blobs(count, dim=16, groups=8, seed=0, spread=0.4):
@@ -17,111 +15,52 @@ def blobs(count, dim=16, groups=8, seed=0, spread=0.4):
     return torch.nn.functional.normalize(points, dim=1)
 
 
-def inertia(points, assignment):
-    """Sum of squared distances to the means of the clusters, as scikit-learn counts it."""
-    total = 0.0
-    for k in assignment.unique():
-        members = points[assignment == k]
-        total += (members - members.mean(0)).square().sum().item()
-    return total
+# Clusters carried over.
 
 
-@pytest.mark.parametrize("spread", [0.4, 3.0])  # clusters that are there, and next to none
-def test_inertia_is_scikit_learns(spread):
-    ours, theirs = [], []
-    for seed in range(9):
-        points = blobs(384, 64, groups=100, seed=seed, spread=spread)
-        ours.append(inertia(points, spherical_kmeans(points, 128, seed).assignment))
-        theirs.append(KMeans(128, n_init=1, random_state=seed).fit(points.numpy()).inertia_)
-    assert statistics.median(ours) <= 1.01 * statistics.median(theirs)
+def test_one_batch_in_every_few_is_clustered():
+    carried = CarriedCentres(16, 6, every=3)
+    batches = [blobs(48, seed=seed) for seed in range(5)]
+    for step, points in enumerate(batches):
+        found = carried(points, 6, step, keys(points), None, step)
+        anew = spherical_kmeans(points, 6, step, keys(points))
+        if step % 3 == 0:
+            last = anew.centres
+            assert torch.equal(found.assignment, anew.assignment)
+        else:
+            assert not torch.equal(anew.centres, last)
+        assert torch.equal(found.centres, last)
+        for point, own in zip(points.tolist(), found.assignment.tolist(), strict=True):
+            cosines = [sum(x * y for x, y in zip(point, c, strict=True)) for c in last.tolist()]
+            assert cosines[own] >= max(cosines) - 1e-6
 
 
-def test_separate_groups_are_found():
-    points = blobs(80, groups=8, spread=0.05)
-    assignment = spherical_kmeans(points, 8, seed=3).assignment
-    for group in range(8):
-        assert len(assignment[group::8].unique()) == 1
-    assert len(assignment.unique()) == 8
-
-
-@pytest.mark.parametrize("spread", [0.4, 3.0])
-def test_what_k_means_promises(spread):
-    points = 3 * blobs(96, 64, spread=spread)
-    points.requires_grad_()
-    clusters = spherical_kmeans(points, 10, seed=1)
-    assert not clusters.centres.requires_grad
-    torch.testing.assert_close(clusters.centres.norm(dim=1), torch.ones(10))
-    unit = points.detach() / points.detach().norm(dim=1, keepdim=True)
-    lies_with_its_nearest_centre(unit, clusters)
-    for k in clusters.assignment.unique():  # each centre is the direction of its members' sum
-        total = unit[clusters.assignment == k].sum(0)
-        torch.testing.assert_close(clusters.centres[k], total / total.norm(), rtol=1e-4, atol=1e-5)
-
-
-def lies_with_its_nearest_centre(points, clusters):
-    for point, own in zip(points.tolist(), clusters.assignment.tolist(), strict=True):
-        cosines = [sum(x * y for x, y in zip(point, c, strict=True)) for c in clusters.centres.tolist()]
-        assert cosines[own] >= max(cosines) - 1e-6
-
-
-def test_the_assignment_is_to_the_last_centres():
-    points = blobs(96, 64, spread=3.0)
-    for iterations in (0, 1, 2):  # before anything has settled
-        lies_with_its_nearest_centre(points, spherical_kmeans(points, 10, iterations=iterations))
-
-
-def test_iterations_go_on_lowering_the_inertia():
-    points = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)).double()
-    points = points / points.norm(dim=1, keepdim=True)  # a sphere without groups settles slowly
-    found = [inertia(points, spherical_kmeans(points, 10, iterations=n).assignment) for n in (0, 1, 4, 20)]
-    assert found[0] > found[1] > found[2] > found[3]
-    assert inertia(points, spherical_kmeans(points, 10).assignment) == found[3]  # 20 is the default
-
-
-def test_the_same_seed_gives_the_same_clusters_and_another_may_not():
-    points = blobs(96, 64, spread=3.0)
-    one, again, other = (spherical_kmeans(points, 24, seed) for seed in (5, 5, 6))
-    assert torch.equal(one.centres, again.centres)
-    assert torch.equal(one.assignment, again.assignment)
-    assert not torch.equal(one.assignment, other.assignment)
-
-
-def test_the_order_of_the_points_does_not_matter():
-    points = blobs(96, 64, spread=3.0).double()
-    keys = torch.randint(0, 2**40, (96,), generator=torch.Generator().manual_seed(0))
-    order = torch.randperm(96, generator=torch.Generator().manual_seed(1))
-    one = spherical_kmeans(points, 24, seed=2, keys=keys)
-    other = spherical_kmeans(points[order], 24, seed=2, keys=keys[order])
-    assert torch.equal(other.assignment, one.assignment[order])
-    torch.testing.assert_close(other.centres, one.centres)
-
-
-def test_length_and_rotation():
-    points = blobs(64).double()
-    rotation = torch.linalg.qr(torch.randn(16, 16, dtype=torch.float64)).Q
-    one, other = spherical_kmeans(points, 8), spherical_kmeans(7 * points @ rotation, 8)
+def test_carried_clusters_go_on_after_a_resume_in_between():
+    carried = CarriedCentres(16, 6, every=4)
+    first, second = blobs(8), blobs(48, seed=1)
+    carried(first, 4, 0, keys(first), None, 0)  # fewer clusters than the buffer has room for
+    resumed = CarriedCentres(16, 6, every=4)
+    resumed.load_state_dict(carried.state_dict())
+    one, other = (bank(second, 6, 1, keys(second), None, 1) for bank in (carried, resumed))
+    assert one.centres.shape == (4, 16)
+    assert torch.equal(one.centres, other.centres)
     assert torch.equal(one.assignment, other.assignment)
-    torch.testing.assert_close(other.centres, one.centres @ rotation)
 
 
-def test_edges():
-    one = spherical_kmeans(torch.tensor([[0.0, 2.0]]), 5)
-    assert one.centres.tolist() == [[0.0, 1.0]]
-    assert one.assignment.tolist() == [0]
-    assert spherical_kmeans(blobs(5), 128).centres.shape == (5, 16)  # clamped to N
-    same = spherical_kmeans(torch.ones(6, 4), 3)
-    assert same.centres.isfinite().all()
-    with pytest.raises(ValueError, match="k-means needs points and clusters, got 0 points and K = 3"):
-        spherical_kmeans(torch.zeros(0, 4), 3)
-    with pytest.raises(ValueError, match="got 4 points and K = 0"):
-        spherical_kmeans(torch.ones(4, 4), 0)
+def test_a_run_that_begins_in_between_is_clustered_at_once():
+    carried, points = CarriedCentres(16, 6, every=4), blobs(48)
+    assert torch.equal(
+        carried(points, 6, 0, keys(points), None, 3).centres, spherical_kmeans(points, 6, 0, keys(points)).centres
+    )
 
 
-def test_full_precision_under_autocast():
-    points = blobs(192, 64, spread=3.0)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        clusters = spherical_kmeans(points, 48)
-    assert torch.equal(clusters.centres, spherical_kmeans(points, 48).centres)
+def test_evaluation_clusters_every_batch_and_carries_nothing():
+    carried, first, second = CarriedCentres(16, 6, every=4), blobs(48), blobs(48, seed=1)
+    carried(first, 6, 0, keys(first), None, 0)
+    before = carried.centres.clone()
+    found = carried.eval()(second, 6, 0, keys(second), None, 1)
+    assert torch.equal(found.centres, spherical_kmeans(second, 6, 0, keys(second)).centres)
+    assert torch.equal(carried.centres, before)
 
 
 # The running centres.

@@ -212,7 +212,7 @@ class Loader:
             drawn = self.seed + 1_000_003 * epoch + SENTENCES_APART
             reports = collate_reports(self.tokens, rows, self.meaning, self.sentences, drawn).to(self.device)
         keys = torch.from_numpy(rows).to(self.device)
-        return Batch(self._images(rows, keys, epoch), keys, seed, reports)
+        return Batch(self._images(rows, keys, epoch), keys, seed, reports, step)
 
     def _order(self, epoch: int) -> np.ndarray:
         if not self.training:

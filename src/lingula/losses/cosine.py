@@ -12,6 +12,12 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
 
 
+def dot(query: Tensor, key: Tensor) -> Tensor:
+    """Products of each query ``(n, D)`` with each key ``(N, D)``, ``(n, N)`` in the precision of the two."""
+    with torch.autocast(query.device.type, enabled=False):
+        return query @ key.T
+
+
 def cosine(query: Tensor, key: Tensor) -> Tensor:
     """Cosine of each query with each key.
 
@@ -26,5 +32,4 @@ def cosine(query: Tensor, key: Tensor) -> Tensor:
     """
     if query.shape[-1] != key.shape[-1]:
         raise ValueError(f"query and key must be equally wide, got {tuple(query.shape)} and {tuple(key.shape)}")
-    with torch.autocast(query.device.type, enabled=False):
-        return unit(query) @ unit(key).T
+    return dot(unit(query), unit(key))

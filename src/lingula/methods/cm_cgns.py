@@ -44,13 +44,15 @@ from lingula.losses.cluster_guided import (
     false_negative_mask,
     rank_centres,
 )
-from lingula.losses.cosine import cosine
+from lingula.losses.cosine import dot, unit
 from lingula.losses.simsiam import simsiam
+from lingula.losses.tiles import sum_over_tiles
 from lingula.nn.attention import AttentionPool, CrossModal, SigmoidCrossAttention, pad_sentences
-from lingula.nn.clusters import Clusters, OnlineCentres, spherical_kmeans
+from lingula.nn.clusters import CarriedCentres, OnlineCentres
 from lingula.nn.contrast import Temperature, contrast_pairs
 from lingula.nn.heads import ConvDecoder, mlp
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.kmeans import Clusters, spherical_kmeans
 from lingula.nn.sentences import sentence_means
 from lingula.nn.text_encoders import TextEncoder
 from lingula.optim import Recipe, Stage, from_scratch
@@ -118,6 +120,7 @@ class CMCGNS(nn.Module):
         normalise_attention: LayerNorm before Q, K and V (ours, for training from scratch).
         clustering: ``batch``: k-means of every batch; ``online``: one bank of centres (official).
         clusters: K, clamped to half the sentences of the batch.
+        cluster_every: cluster one batch in so many and assign the others to its centres. Cheaper and worse (ours).
         hard_negatives: a reading of Eq. 7 (:func:`lingula.losses.cluster_guided.cluster_guided_nce`), or ``none`` for
             the conventional local alignment that Table IV starts from.
         mu: weight of the hard negative, Eq. 7.
@@ -134,6 +137,7 @@ class CMCGNS(nn.Module):
     views: ClassVar[int] = 1
     uses_text: ClassVar[bool] = True
     smallest_batch: ClassVar[int] = 1
+    tile: ClassVar[int] = 512  # anchors of the report loss at a time
 
     def __init__(
         self,
@@ -149,6 +153,7 @@ class CMCGNS(nn.Module):
         normalise_attention: bool = False,
         clustering: str = "batch",
         clusters: int = 128,
+        cluster_every: int = 1,
         hard_negatives: str = "others",
         mu: float = 3.0,
         mask_false_negatives: bool = False,
@@ -166,8 +171,13 @@ class CMCGNS(nn.Module):
         _one_of("mask", mask, ("patches", "channels"))
         if not 0 <= alpha <= beta:
             raise ValueError(f"the margins must satisfy 0 <= alpha <= beta, got alpha={alpha} and beta={beta}")
-        if not 0 < mask_ratio < 1 or clusters < 2 or mu <= 0:
-            raise ValueError(f"mask_ratio in (0, 1), clusters >= 2 and mu > 0, got {mask_ratio}, {clusters} and {mu}")
+        if clustering == "online" and cluster_every > 1:
+            raise ValueError("cluster_every goes with clustering 'batch': the online bank is never clustered anew")
+        if not 0 < mask_ratio < 1 or clusters < 2 or mu <= 0 or cluster_every < 1:
+            raise ValueError(
+                "mask_ratio in (0, 1), clusters >= 2, mu > 0 and cluster_every >= 1, "
+                f"got {mask_ratio}, {clusters}, {mu} and {cluster_every}"
+            )
         if temperature_local <= 0:
             raise ValueError(f"temperatures must be positive, got {temperature_local}")
         self.weights = dict(STAGE_2)
@@ -197,6 +207,7 @@ class CMCGNS(nn.Module):
         self.report_pool = AttentionPool(dim if project_tokens else text_width, heads=8)
         self.cross_attention = SigmoidCrossAttention(dim, normalise_attention)
         self.online = OnlineCentres(dim, clusters) if clustering == "online" else None
+        self.carried = CarriedCentres(dim, clusters, cluster_every) if cluster_every > 1 else None
         self.predictor = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(inplace=True), nn.Linear(dim // 2, dim))
         self.decoder = ConvDecoder(2 * dim, decoder_widths, image_size)
 
@@ -260,7 +271,9 @@ class CMCGNS(nn.Module):
         image_to_report, report_to_image = contrast_pairs(image, report, self.temperature_global())
         return image_to_report.mean() + report_to_image.mean()
 
-    def find_clusters(self, cross_modal: Tensor, keys: Tensor, seed: int) -> Clusters:
+    def find_clusters(
+        self, cross_modal: Tensor, keys: Tensor, seed: int, sizes: list[int] | None = None, step: int = 0
+    ) -> Clusters:
         """Clusters of the ``(N, D)`` f^{I->R} of the batch; ``keys (N,)`` say which sentences they belong to.
 
         "We cluster all the sentence cross-modal representations f^{I->R} into K clusters."
@@ -270,10 +283,13 @@ class CMCGNS(nn.Module):
             return bank
         # At least two clusters: with one there would be no second-nearest centre to take for a hard negative.
         clusters = max(2, min(self.clusters, len(cross_modal) // 2))
-        return spherical_kmeans(cross_modal, clusters, seed, keys)
+        if self.carried is not None:
+            carried: Clusters = self.carried(cross_modal, clusters, seed, keys, sizes, step)
+            return carried
+        return spherical_kmeans(cross_modal, clusters, seed, keys, sizes=sizes)
 
     def report_losses(self, sentences: Tensor, cross_modal: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Eq. 7 and Eq. 9 from one N x N and one N x K matrix of cosines.
+        """Eq. 7 and Eq. 9, a tile of anchors at a time: of cosines there are never more than tile x N and tile x K.
 
         Args:
             sentences: ``(n, D)`` this process's f^R, the anchors.
@@ -284,41 +300,51 @@ class CMCGNS(nn.Module):
         candidates = gather(cross_modal, sizes)  # (N, D)
         keys = gather(batch.reports.sentence_key, sizes)
         positive = sum(sizes[: world()[0]]) + torch.arange(len(sentences), device=sentences.device)
-        similarity = cosine(sentences, candidates)  # (n, N)
-        positive_similarity = similarity.gather(1, positive[:, None])[:, 0]
+        anchors, candidates = unit(sentences), unit(candidates)
 
         if self.hard_negatives == "none":
-            nce = F.cross_entropy(similarity / self.temperature_local, positive, reduction="sum")
-            return mean_over_all(nce, len(sentences)), similarity.new_zeros(())
 
-        centres, assignment, exist = self.find_clusters(candidates.detach(), keys, batch.seed)
-        centre_similarity = cosine(sentences, centres)  # (n, K)
-        if centre_similarity.shape[1] < 2:  # a batch of one sentence: no negatives of any kind
-            return (similarity * 0).sum(), (similarity * 0).sum()
-        nearest, hardest = rank_centres(centre_similarity)
-        pairs = false_negative_mask(nearest, assignment, positive)  # (n, N)
-        nce = cluster_guided_nce(
-            similarity,
-            centre_similarity,
-            positive,
-            self.temperature_local,
-            self.mu,
-            self.hard_negatives,
-            hard_counts=count(gather(hardest, sizes), len(centres)),
-            excluded=pairs if self.mask_false_negatives else None,
-            exist=exist,
-        )
-        pair_count: Tensor | int
-        if self.false_negatives == "cross_modal":
-            pair_count = pairs.sum()
-        else:
-            # The released code pairs sentences by *their* nearest centres and averages over every pair of the batch.
-            # Its Delta is the paper's all the same: cosines of a sentence with cross-modal representations.
-            pairs = false_negative_mask(nearest, gather(nearest, sizes), positive)
-            pairs = pairs if exist is None else pairs & exist
-            pair_count = len(sentences) * len(candidates)
-        margin = bidirectional_margin(similarity, positive_similarity, pairs, self.alpha, self.beta)
-        return mean_over_all(nce.sum(), len(sentences)), mean_over_all(margin.sum(), pair_count)
+            def conventional(anchors: Tensor, positive: Tensor) -> tuple[Tensor]:
+                logits = dot(anchors, candidates) / self.temperature_local
+                return (F.cross_entropy(logits, positive, reduction="sum"),)
+
+            (nce,) = sum_over_tiles(conventional, (anchors, positive), self.tile)
+            return mean_over_all(nce, len(sentences)), nce.new_zeros(())
+
+        centres, assignment, exist = self.find_clusters(candidates.detach(), keys, batch.seed, sizes, batch.step)
+        if len(centres) < 2:  # a batch of one sentence: no negatives of any kind
+            return (anchors * 0).sum(), (anchors * 0).sum()
+        nearest, hardest = rank_centres(dot(anchors.detach(), centres))
+        hard_counts = count(gather(hardest, sizes), len(centres))
+        every_nearest = gather(nearest, sizes) if self.false_negatives == "text" else None
+
+        def part(anchors: Tensor, positive: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            similarity = dot(anchors, candidates)  # (tile, N)
+            pairs = false_negative_mask(nearest, assignment, positive)  # (tile, N)
+            nce = cluster_guided_nce(
+                similarity,
+                dot(anchors, centres),
+                positive,
+                self.temperature_local,
+                self.mu,
+                self.hard_negatives,
+                hard_counts,
+                excluded=pairs if self.mask_false_negatives else None,
+                exist=exist,
+            )
+            if every_nearest is not None:
+                # The released code pairs sentences by *their* nearest centres. Its Delta is the paper's all the same:
+                # cosines of a sentence with cross-modal representations.
+                pairs = false_negative_mask(nearest, every_nearest, positive)
+                pairs = pairs if exist is None else pairs & exist
+            positive_similarity = similarity.gather(1, positive[:, None])[:, 0]
+            margin = bidirectional_margin(similarity, positive_similarity, pairs, self.alpha, self.beta)
+            return nce.sum(), margin.sum(), pairs.sum()
+
+        nce, margin, pair_count = sum_over_tiles(part, (anchors, positive, nearest), self.tile)
+        if every_nearest is not None:  # and averages over every pair of the batch
+            pair_count = torch.full_like(pair_count, len(anchors) * len(candidates))
+        return mean_over_all(nce, len(sentences)), mean_over_all(margin, pair_count)
 
     def film_loss(self, patches: Tensor, sentences: Tensor, reports: Reports) -> Tensor:
         """Not the paper's: each sentence, its query held fixed, finds its own film among this process's B films.

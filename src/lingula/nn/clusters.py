@@ -1,87 +1,51 @@
-"""Spherical k-means on the device, without a host synchronisation, and the released code's running centres."""
+"""Centres that outlive their batch: the released code's running bank, and a batch's clusters carried over."""
 
 from __future__ import annotations
-
-import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lingula.keyed import keyed_gumbel
 from lingula.losses.cosine import unit
+from lingula.nn.kmeans import Clusters, spherical_kmeans
 
 
-class Clusters(NamedTuple):
-    """Clusters of the sentences of a batch.
+class CarriedCentres(nn.Module):
+    """The clusters of one batch in every ``every``; the batches between are assigned to its centres.
 
-    Attributes:
-        centres: ``(K, D)`` of unit length.
-        assignment: ``(N,)`` int64 in [0, K); -1 where there are no clusters yet.
-        exist: scalar bool on the device: whether there are clusters yet. ``None`` means yes.
+    Cheaper, and worse: the centres of another batch lie farther from the points (`benchmarks`, C10). Its state is in a
+    buffer; evaluation clusters every batch anew.
+
+    Args:
+        dim: D.
+        clusters: K; a batch with fewer than 2 K sentences has half as many clusters as sentences.
+        every: batches.
     """
 
     centres: Tensor
-    assignment: Tensor
-    exist: Tensor | None = None
 
+    def __init__(self, dim: int, clusters: int, every: int) -> None:
+        super().__init__()
+        self.every = every
+        self.register_buffer("centres", torch.zeros(clusters, dim))
+        self._used: int | None = None  # rows of the buffer that are centres; read off it once after a resume
 
-def _seed_centres(points: Tensor, clusters: int, seed: int, keys: Tensor) -> Tensor:
-    """Greedy k-means++ (Arthur and Vassilvitskii 2007) on the Gram matrix: ``(N, D)`` unit vectors to ``(K, D)``.
-
-    Candidates are drawn in proportion to their squared distance to the nearest chosen point, by the Gumbel-max trick on
-    numbers that belong to the points, so the draw does not depend on the order of the points. Of a step's candidates
-    the one that leaves the least inertia is kept.
-    """
-    distance = (2.0 - 2.0 * (points @ points.T)).clamp_min(0.0)  # (N, N), squared
-    candidates = 2 + int(math.log(clusters))
-    gumbel = keyed_gumbel(seed, keys, clusters * candidates).to(distance.dtype)
-    gumbel = gumbel.T.reshape(clusters, candidates, len(points))
-    chosen = gumbel[0, :1].argmax(1)  # (1,), uniform: no distance to weigh by yet
-    # Indexing with a tensor of one place, then [0]: with a tensor of none, torch would ask the device for its value.
-    picks, nearest = [chosen], distance[chosen][0]  # nearest: (N,)
-    for step in range(1, clusters):
-        drawn = (nearest.clamp_min(1e-12).log() + gumbel[step]).argmax(1)  # (candidates,)
-        left = torch.minimum(nearest, distance[drawn])  # (candidates, N)
-        best = left.sum(1).argmin(0, keepdim=True)
-        nearest = left[best][0]
-        picks.append(drawn[best])
-    return points[torch.cat(picks)]
-
-
-@torch.no_grad()
-def spherical_kmeans(
-    points: Tensor, clusters: int, seed: int = 0, keys: Tensor | None = None, iterations: int = 20
-) -> Clusters:
-    """k-means on the unit sphere (Dhillon and Modha 2001): cosine, centres re-normalised, no gradient.
-
-    Args:
-        points: ``(N, D)``. Normalised here.
-        clusters: K, clamped to N.
-        seed: of the seeding; the same seed gives the same clusters.
-        keys: ``(N,)`` int64, each point's identity (:func:`lingula.keyed.keyed_uniform`); by default its place. With
-            keys, the clusters do not depend on the order of the points.
-        iterations: fixed, so that nobody has to ask the device whether it has converged. A centre that loses its last
-            point stays where it is.
-    Returns:
-        :class:`Clusters` in float32 (float64 for float64 points).
-    Raises:
-        ValueError: for no points or no clusters.
-    """
-    if len(points) == 0 or clusters < 1:
-        raise ValueError(f"k-means needs points and clusters, got {len(points)} points and K = {clusters}")
-    with torch.autocast(points.device.type, enabled=False):
-        points = unit(points)
-        if keys is None:
-            keys = torch.arange(len(points), device=points.device)
-        centres = _seed_centres(points, min(clusters, len(points)), seed, keys)
-        assignment = (points @ centres.T).argmax(1)
-        for _ in range(iterations):
-            sums = torch.zeros_like(centres).index_add_(0, assignment, points)
-            lengths = sums.norm(dim=1, keepdim=True)
-            centres = torch.where(lengths > 1e-6, sums / lengths.clamp_min(1e-6), centres)
-            assignment = (points @ centres.T).argmax(1)
-        return Clusters(centres, assignment)
+    @torch.no_grad()
+    def forward(
+        self, points: Tensor, clusters: int, seed: int, keys: Tensor, sizes: list[int] | None, step: int
+    ) -> Clusters:
+        """:class:`Clusters` of the ``(N, D)`` points of the whole batch, the ``step``-th of the training."""
+        if not self.training:
+            return spherical_kmeans(points, clusters, seed, keys, sizes=sizes)
+        if self._used is None:
+            self._used = int(self.centres.any(1).sum())
+        if step % self.every == 0 or not self._used:
+            found = spherical_kmeans(points, clusters, seed, keys, sizes=sizes)
+            self._used = len(found.centres)
+            self.centres.zero_()[: self._used] = found.centres
+            return found
+        centres = self.centres[: self._used].clone()
+        with torch.autocast(points.device.type, enabled=False):
+            return Clusters(centres, (unit(points).to(centres.dtype) @ centres.T).argmax(1))
 
 
 class OnlineCentres(nn.Module):
