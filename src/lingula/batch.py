@@ -30,6 +30,23 @@ class Movable:
 
 
 @dataclass
+class Packing(Movable):
+    """Several reports in one row, so that a text encoder computes next to nothing on padding: R rows of L slots.
+
+    Attributes:
+        token: ``(R, L)`` int64, the place in the flattened ``(B * T)`` tokens; 0 in an empty slot.
+        report: ``(R, L)`` int64, whose token it is; -1 in an empty slot. Tokens see those of their own report.
+        position: ``(R, L)`` int64, its place in its own report.
+        slot: ``(B, T)`` int64, where in the flattened ``(R * L)`` slots a token is; 0 for padding.
+    """
+
+    token: Tensor
+    report: Tensor
+    position: Tensor
+    slot: Tensor
+
+
+@dataclass
 class Reports(Movable):
     """Tokenised reports, their sentences kept apart.
 
@@ -44,6 +61,7 @@ class Reports(Movable):
         sentence_key: ``(N,)`` int64, the same for the same sentence of the corpus in whatever batch it comes.
         max_sentences, max_words: the largest S and W, known on the host so that nobody has to ask the device.
         meaning: ``(N,)`` int64, equal where two sentences mean the same; -1 unknown. ``None`` where no truth is known.
+        packing: the same tokens for an encoder that can read packed rows; ``None`` where nobody packed them.
     """
 
     token_ids: Tensor
@@ -56,6 +74,7 @@ class Reports(Movable):
     max_sentences: int
     max_words: int
     meaning: Tensor | None = None
+    packing: Packing | None = None
 
     @property
     def sentence_count(self) -> int:

@@ -50,7 +50,7 @@ class Recipe:
         resize_to: side in pixels to which films come before they are cropped to ``image_size``.
         frozen_text_layers: the text encoder's embeddings and this many of its first layers stay as they were.
         augmentation: how the views of a film are drawn.
-        sentences: which sentences of a report are read (:data:`lingula.data.loader.SENTENCES`).
+        sentences: which sentences of a report are read (:data:`lingula.data.collate.SENTENCES`).
         optimizer: ``adam``, ``adamw``, ``sgd`` or ``lars``.
         learning_rate: peak, after the warm-up.
         text_learning_rate: that of the text encoder, where it differs.

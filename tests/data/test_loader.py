@@ -147,7 +147,7 @@ def _rows_and_keys(loader, step):
 
 def test_the_luck_of_a_sentence_is_not_that_of_the_crop(corpus, tokens, monkeypatch):
     seeds = []
-    monkeypatch.setattr("lingula.data.loader.keyed_uniform", _noting(seeds, "lingula.data.loader"))
+    monkeypatch.setattr("lingula.data.collate.keyed_uniform", _noting(seeds, "lingula.data.collate"))
     monkeypatch.setattr("lingula.data.transforms.keyed_uniform", _noting(seeds, "lingula.data.transforms"))
     make(corpus, tokens, sentences="one", views=2, augmentation=TWO_VIEWS).batch(0)
     assert len(seeds) == len(set(seeds)) == 3  # two views and the sentences

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lingula.commands.pretrain import pretrain
-from lingula.data.loader import SENTENCES
+from lingula.data.collate import SENTENCES
 from lingula.methods import METHODS
 from lingula.optim import OPTIMIZERS, SCHEDULES, Stage, from_scratch
 from lingula.registry import UserError, check_options

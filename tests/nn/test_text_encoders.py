@@ -1,10 +1,12 @@
 """Reports to token states and sentence means."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from lingula.data.collate import pack
 from lingula.nn.text_encoders import (
     TextEncoder,
     first_token_attention,
@@ -107,7 +109,44 @@ def test_the_first_tokens_attention_is_what_the_last_layer_uses(tiny):
     found = first_token_attention(encoder, encoder.states(reports)[-2], reports.token_mask)
     with torch.no_grad():
         encoder.backbone.set_attn_implementation("eager")  # transformers' own, slow, which keeps its weights
-        used = encoder._run(reports, output_attentions=True).attentions[-1][:, :, 0]
+        inputs = {"input_ids": reports.token_ids, "attention_mask": reports.token_mask.long()}
+        used = encoder.backbone(**inputs, output_attentions=True).attentions[-1][:, :, 0]
     torch.testing.assert_close(found, used.mean(1))
     assert (found[~reports.token_mask] == 0).all()
     assert not found.requires_grad
+
+
+def packed(reports):
+    packing = pack(reports.token_mask.sum(1).numpy())
+    assert len(packing.token) < len(reports.token_ids)  # some row holds several reports
+    return dataclasses.replace(reports, packing=packing)
+
+
+def test_packed_reports_give_the_states_of_padded_ones(tiny):
+    encoder = TextEncoder(text_config("small_bert", 60)).double().eval()
+    reports = tiny.batch((4, 1, 1, 2, 3, 1, 1)).reports
+    one, other = encoder(reports), encoder(packed(reports))
+    torch.testing.assert_close(other.tokens[reports.token_mask], one.tokens[reports.token_mask], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(other.sentences, one.sentences, rtol=1e-10, atol=1e-10)
+    assert (other.tokens[~reports.token_mask] == 0).all()
+    weights = torch.randn_like(one.sentences)
+    for features in (one, other):
+        encoder.zero_grad()
+        (features.sentences * weights).sum().backward()
+        grads = [p.grad.clone() for p in encoder.parameters()]
+        if features is one:
+            expected = grads
+    torch.testing.assert_close(grads, expected, rtol=1e-9, atol=1e-10)
+    for a, b in zip(encoder.states(reports), encoder.states(packed(reports)), strict=True):
+        torch.testing.assert_close(b[reports.token_mask], a[reports.token_mask], rtol=1e-10, atol=1e-10)
+
+
+def test_a_model_that_counts_positions_otherwise_reads_padded_reports(tiny):
+    from transformers import RobertaConfig
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    encoder = TextEncoder(RobertaConfig(vocab_size=60, max_position_embeddings=80, pad_token_id=0, **sizes)).eval()
+    reports = tiny.batch((4, 1, 1, 2, 3, 1, 1)).reports
+    assert not encoder.packs
+    assert torch.equal(encoder(reports).tokens, encoder(packed(reports)).tokens)

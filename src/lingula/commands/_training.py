@@ -19,7 +19,8 @@ import torch
 from lingula import __version__
 from lingula.api import TOWERS, build_method
 from lingula.checkpoint import Progress, load_state, save_checkpoint
-from lingula.data.loader import SENTENCES, Loader
+from lingula.data.collate import SENTENCES
+from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import load_tokenizer, tokenise, train_tokenizer
 from lingula.log import Log

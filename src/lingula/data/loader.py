@@ -11,114 +11,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from lingula.batch import Batch, Reports
+from lingula.batch import Batch
+from lingula.data.collate import collate_reports
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import Tokens
-from lingula.data.transforms import Augmentation, augment, centre_corners, crop, resize, to_unit_range
-from lingula.keyed import keyed_uniform
+from lingula.data.transforms import Augmentation, augment, centre_corners, crop, crop_corners, resize, to_unit_range
 from lingula.registry import UserError
 
-SENTENCES = ("whole", "one", "shuffled", "swapped")
 SENTENCES_APART = 472_882_027  # from the seed of the views: the luck of a crop is not that of the sentence
-SWAP, MOST_SWAPS = 0.6, 8  # LoVT: the number of swaps is geometric, each is followed by another with this probability
-
-
-def collate_reports(
-    tokens: Tokens, rows: np.ndarray, meaning: np.ndarray | None = None, sentences: str = "whole", seed: int = 0
-) -> Reports:
-    """Reports of the given rows side by side, without a loop over tokens.
-
-    Args:
-        tokens: of the whole corpus.
-        rows: ``(B,)`` int64.
-        meaning: ``(all sentences,)`` int64 codes, where the truth is known.
-        sentences: ``whole`` reports as they are; ``one`` sentence of each at random, as ConVIRT takes; all of them
-            ``shuffled``, as PRIOR; or with a few ``swapped``, as LoVT.
-        seed: of the sentences' draw, which is a function of (seed, row).
-    """
-    starts, lengths = tokens.offsets[rows], np.diff(tokens.offsets)[rows]
-    counts = tokens.sentences[rows]
-    place = np.arange(lengths.max())
-    mask = place < lengths[:, None]  # (B, T)
-    source = np.where(mask, starts[:, None] + place, 0)
-    local, word = tokens.sentence[source], tokens.word[source]
-    chosen = np.broadcast_to(np.arange(counts.max()), (len(rows), counts.max()))  # (B, S) old place of each sentence
-    if sentences != "whole":
-        chosen, counts = draw_sentences(sentences, counts, seed, rows)
-        source, local, word, mask = _rearranged(source, local, word, mask, chosen)
-    first = np.cumsum(counts) - counts  # (B,) number of the batch's sentences before each report
-    report_of_sentence = np.repeat(np.arange(len(rows)), counts)
-    position = np.arange(counts.sum()) - first[report_of_sentence]
-    key = tokens.first_sentence[rows][report_of_sentence] + chosen[report_of_sentence, position]
-    inside = mask & (local >= 0)
-    return Reports(
-        token_ids=torch.from_numpy(np.where(mask, tokens.ids[source], tokens.pad).astype(np.int64)),
-        token_mask=torch.from_numpy(mask),
-        sentence_of_token=torch.from_numpy(np.where(inside, first[:, None] + local, -1)),
-        word_of_token=torch.from_numpy(np.where(inside, word, -1).astype(np.int64)),
-        report_of_sentence=torch.from_numpy(report_of_sentence),
-        position_of_sentence=torch.from_numpy(position),
-        sentence_key=torch.from_numpy(key),
-        max_sentences=int(counts.max()),
-        max_words=int(word.max(initial=-1, where=inside)) + 1,
-        meaning=None if meaning is None else torch.from_numpy(meaning[key]),
-    )
-
-
-def draw_sentences(how: str, counts: np.ndarray, seed: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which sentences of each report are read, and in which order.
-
-    Args:
-        how: ``one``, ``shuffled`` or ``swapped``.
-        counts: ``(B,)`` sentences of each report.
-        seed, rows: the draw of a report is a function of (seed, row).
-    Returns:
-        ``(B, S)`` old place of each sentence, anything beyond its count, and the ``(B,)`` new counts.
-    Raises:
-        UserError: for another way.
-    """
-    if how not in SENTENCES:
-        raise UserError(f"sentences must be one of {', '.join(SENTENCES)}, got '{how}'")
-    most = counts.max()
-    uniform = keyed_uniform(seed, torch.from_numpy(rows), max(3 * MOST_SWAPS, int(most))).numpy()
-    if how == "one":
-        return (uniform[:, :1] * counts[:, None]).astype(np.int64), np.minimum(counts, 1)
-    if how == "shuffled":
-        late = np.where(np.arange(most) < counts[:, None], 0.0, 1.0)
-        return (uniform[:, :most] + late).argsort(1, kind="stable"), counts
-    order = np.tile(np.arange(most), (len(rows), 1))
-    every, swapping = np.arange(len(rows)), counts > 1
-    for swap in range(MOST_SWAPS):
-        more, one, other = uniform[:, 3 * swap], uniform[:, 3 * swap + 1], uniform[:, 3 * swap + 2]
-        swapping = swapping & (more < SWAP)
-        a = np.where(swapping, one * counts, 0).astype(np.int64)
-        b = np.where(swapping, other * counts, 0).astype(np.int64)
-        order[every, a], order[every, b] = order[every, b], order[every, a]
-    return order, counts
-
-
-def _rearranged(
-    source: np.ndarray, local: np.ndarray, word: np.ndarray, mask: np.ndarray, chosen: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The tokens, ``(B, T)`` each, of the chosen sentences in their new order, and their words numbered anew."""
-    reports, most = len(source), int(local.max(initial=0)) + 1
-    left_out = most + 1
-    rank = np.full((reports, most + 1), left_out)  # of each old sentence; the last column takes what is none
-    places = np.broadcast_to(np.arange(chosen.shape[1]), chosen.shape)
-    np.put_along_axis(rank, np.minimum(chosen, most)[:, ::-1], places[:, ::-1], axis=1)
-    special = mask & (local < 0)
-    of_token = np.take_along_axis(rank, np.where(local < 0, most, local).astype(np.int64), axis=1)
-    of_token = np.where(special, np.where(np.arange(source.shape[1]) == 0, -1, most), of_token)  # [CLS] first, [SEP]
-    of_token = np.where(mask, of_token, left_out)
-    order = of_token.argsort(1, kind="stable")
-    source, local, word, of_token = (np.take_along_axis(x, order, 1) for x in (source, of_token, word, of_token))
-    mask = of_token < left_out
-    width = max(1, int(mask.sum(1).max()))
-    source, local, word, mask = (x[:, :width] for x in (source, local, word, mask))
-    inside = mask & (local >= 0) & (local < most)
-    new_word = np.diff(word, axis=1, prepend=-1) != 0  # no two words of a report have one number
-    word = np.where(inside, (new_word & inside).cumsum(1) - 1, -1)
-    return np.where(mask, source, 0), np.where(inside, local, -1), word, mask
 
 
 def meaning_codes(corpus: PreparedCorpus) -> np.ndarray | None:
@@ -148,7 +48,7 @@ class Loader:
         rank, processes: which part of each global batch is ours.
         views: V random views of each film, drawn apart; one centre crop where this is not training.
         augmentation: how a view is drawn.
-        sentences: which sentences of a report are read in training, one of :data:`SENTENCES`.
+        sentences: which sentences of a report are read in training, one of :data:`lingula.data.collate.SENTENCES`.
     Raises:
         UserError: where not one batch can be made.
     """
@@ -224,14 +124,25 @@ class Loader:
 
     def _images(self, rows: np.ndarray, keys: torch.Tensor, epoch: int) -> torch.Tensor:
         """``(B, V, 1, H, W)`` in [-1, 1]."""
-        films = torch.from_numpy(self.corpus.pixels[rows]).to(self.device, non_blocking=True)
-        films = resize(films, self.resize_to)
-        if not self.training:
-            corners = centre_corners(len(rows), self.resize_to - self.image_size, self.device)
-            return to_unit_range(crop(films, corners, self.image_size))[:, None, None]
-        seed = self.seed + 1_000_003 * epoch
-        views = [
-            augment(films, self.augmentation, self.image_size, seed + 15_485_863 * view, keys)
-            for view in range(self.views)
-        ]
+        room = self.resize_to - self.image_size
+        seeds = [self.seed + 1_000_003 * epoch + 15_485_863 * view for view in range(self.views)]
+        if self.corpus.size == self.resize_to and (self.augmentation.is_window or not self.training):
+            # Windows of films as they are stored: a copy of their rows of pixels, and nothing else.
+            if self.training:
+                corners = [crop_corners(seed, torch.from_numpy(rows), room) for seed in seeds]
+            else:
+                corners = [centre_corners(len(rows), room, torch.device("cpu"))]
+            windows = torch.stack([self._windows(rows, of_view) for of_view in corners], dim=1)
+            return to_unit_range(windows.to(self.device, non_blocking=True))[:, :, None]
+        films = resize(torch.from_numpy(self.corpus.pixels[rows]).to(self.device, non_blocking=True), self.resize_to)
+        if self.training:
+            views = [augment(films, self.augmentation, self.image_size, seed, keys) for seed in seeds]
+        else:
+            views = [crop(films, centre_corners(len(rows), room, self.device), self.image_size)]
         return to_unit_range(torch.stack(views, dim=1))[:, :, None]
+
+    def _windows(self, rows: np.ndarray, corners: torch.Tensor) -> torch.Tensor:
+        """``(B, H, W)`` uint8: of each film the window at its ``(B, 2)`` corner (y, x)."""
+        side = (self.image_size, self.image_size)
+        windows = np.lib.stride_tricks.sliding_window_view(self.corpus.pixels, side, axis=(1, 2))
+        return torch.from_numpy(windows[rows, *corners.numpy().T])

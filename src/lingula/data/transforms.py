@@ -40,7 +40,7 @@ def crop(films: Tensor, corners: Tensor, size: int) -> Tensor:
 
 def to_unit_range(films: Tensor) -> Tensor:
     """Grey values in [0, 255] to float32 in [-1, 1], as the field's ``Normalize(0.5, 0.5)`` does."""
-    return films.float() / 127.5 - 1.0
+    return films.to(torch.float32, copy=True).div_(127.5).sub_(1.0)
 
 
 # Random views ---------------------------------------------------------------------------------------------------------

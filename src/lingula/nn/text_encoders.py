@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lingula.batch import Reports, TextFeatures
+from lingula.batch import Packing, Reports, TextFeatures
 from lingula.nn.sentences import sentence_means
 from lingula.registry import UserError
 
 SMALL_BERT = "small_bert"
+PACKING = ("bert", "electra")  # model types that read packed reports
 _SMALL_BERT: dict[str, Any] = {
     "hidden_size": 128,
     "num_hidden_layers": 2,
@@ -57,6 +58,7 @@ class TextEncoder(nn.Module):
     Attributes:
         width: C of ``tokens`` and ``sentences``.
         max_tokens: the longest report the model can read.
+        packs: whether it reads packed reports: a model that takes positions, counted from 0, and a mask of pairs.
     """
 
     def __init__(self, config: Any, weights: str | Path | None = None) -> None:
@@ -74,6 +76,7 @@ class TextEncoder(nn.Module):
             self.backbone.pooler = None  # never used here, and DDP refuses parameters without gradient
         self.width: int = self.backbone.config.hidden_size
         self.max_tokens: int = self.backbone.config.max_position_embeddings
+        self.packs: bool = self.backbone.config.model_type in PACKING
 
     def forward(self, reports: Reports, layers: int = 1) -> TextFeatures:
         """:class:`Reports` of B reports and N sentences to :class:`TextFeatures`.
@@ -83,22 +86,40 @@ class TextEncoder(nn.Module):
             layers: the ``tokens`` are the sum of the states after so many last layers, at most all of them.
         """
         if layers == 1:
-            return self.features(self._run(reports).last_hidden_state, reports)
+            return self.features(self._run(reports)[-1], reports)
         states = self.states(reports)[1:]  # not the embeddings, before the first layer
         return self.features(torch.stack(states[-layers:]).sum(0), reports)
 
     def states(self, reports: Reports) -> tuple[Tensor, ...]:
         """The embeddings and what each layer makes of them, ``(B, T, C)`` each; the last is what ``forward`` gives."""
-        hidden: tuple[Tensor, ...] = self._run(reports, output_hidden_states=True).hidden_states
-        return hidden
+        return self._run(reports, every_layer=True)
 
     def features(self, tokens: Tensor, reports: Reports) -> TextFeatures:
         """``(B, T, C)`` states and the means of their sentences."""
         sentences = sentence_means(tokens, reports.sentence_of_token, reports.sentence_count)
         return TextFeatures(tokens, reports.token_mask, sentences, reports.report_of_sentence)
 
-    def _run(self, reports: Reports, **options: Any) -> Any:
-        return self.backbone(input_ids=reports.token_ids, attention_mask=reports.token_mask.long(), **options)
+    def _run(self, reports: Reports, every_layer: bool = False) -> tuple[Tensor, ...]:
+        """The last hidden states, or all of them; of packed reports they are zeros on padding."""
+        packing = reports.packing if self.packs else None
+        if packing is None:
+            inputs = {"input_ids": reports.token_ids, "attention_mask": reports.token_mask.long()}
+        else:
+            inputs = {
+                "input_ids": reports.token_ids.flatten()[packing.token],
+                "position_ids": packing.position,
+                # empty slots see each other: a softmax over nothing would not be a number
+                "attention_mask": (packing.report[:, :, None] == packing.report[:, None, :])[:, None],  # (R, 1, L, L)
+            }
+        found = self.backbone(**inputs, output_hidden_states=every_layer)
+        states: tuple[Tensor, ...] = found.hidden_states if every_layer else (found.last_hidden_state,)
+        return states if packing is None else tuple(_unpack(state, packing, reports.token_mask) for state in states)
+
+
+def _unpack(states: Tensor, packing: Packing, mask: Tensor) -> Tensor:
+    """``(R, L, C)`` packed states to ``(B, T, C)``, zeros on padding."""
+    tokens = states.flatten(0, 1).index_select(0, packing.slot.flatten()).unflatten(0, packing.slot.shape)
+    return torch.where(mask[..., None], tokens, 0.0)
 
 
 @torch.no_grad()

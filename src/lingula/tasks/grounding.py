@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from lingula.data.class_sample import id_hash
-from lingula.data.loader import Loader, collate_reports
+from lingula.data.collate import collate_reports
+from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import tokenise
 from lingula.evaluation import (

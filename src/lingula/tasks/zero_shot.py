@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lingula.data.class_sample import id_hash
-from lingula.data.loader import collate_reports
+from lingula.data.collate import collate_reports
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.text import report_sentences
 from lingula.data.tokens import tokenise
