@@ -2,11 +2,12 @@
 # make setup   .venv and dependencies only
 # make test    set up, then the tests (minutes)
 # make test-slow, make lint, make format
+# make bench   what is to be fast, against the plain way (benchmarks/results)
 # make docs    docs/methods from the source of the methods
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo setup test test-slow lint format docs
+.PHONY: demo setup test test-slow bench lint format docs
 
 demo: setup
 	$(BIN)/lingula demo --out demo
@@ -26,6 +27,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+bench: setup
+	$(BIN)/python benchmarks/bench.py
 
 docs: setup
 	$(BIN)/python docs/build_methods.py

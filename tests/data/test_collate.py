@@ -142,7 +142,7 @@ def test_nine_of_ten_slots_are_used():
     lengths = np.random.default_rng(0).lognormal(np.log(90), 0.5, 6400).clip(5, 256).astype(int).reshape(100, 64)
     used = [of_batch.sum() / pack(of_batch).token.numel() for of_batch in lengths]
     assert min(used) > 0.9
-    assert np.mean(used) > 0.96
+    assert np.mean(used) > 0.95
 
 
 def test_a_collated_batch_is_packed_as_it_is_padded(longer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+import bisect
 
 import numpy as np
 import torch
@@ -115,22 +115,24 @@ def _rearranged(
     return np.where(mask, source, 0), np.where(inside, local, -1), word, mask
 
 
-SHARES = (0.7, 0.6, 0.5, 0.4)  # numbers of rows to try, as shares of what would make rows as long as the longest report
+ROOMS = (1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5)  # lengths of a row to try, in lengths of the longest report
+FLAT = 1024  # tokens at which attention, whose cost grows with the row, costs about as much as all the rest
 
 
 def pack(lengths: np.ndarray, multiple: int = 8) -> Packing:
-    """Deal reports out to rows of nearly the same length: the longest first, each to the row that is shortest so far.
+    """Lay several reports side by side in one row: the longest first, each into the row that it fills best.
 
-    Of a few numbers of rows the one that leaves the fewest slots empty is taken; rows are then about twice as long as
-    the longest report.
+    Of a few lengths of a row, the one that makes the least work is taken.
 
     Args:
         lengths: ``(B,)`` tokens of each report.
         multiple: L is a multiple of it.
     """
-    longest, total = int(lengths.max()), int(lengths.sum())
-    ways = [_deal(lengths, max(1, int(total * share) // longest), multiple) for share in SHARES]
-    row_of, start, rows, width = min(ways, key=lambda way: way[2] * way[3])
+    longest = int(lengths.max())
+    rooms = {-(-int(longest * room) // multiple) * multiple for room in ROOMS}
+    ways = [(_best_fit(lengths, width), width) for width in sorted(rooms)]
+    (row_of, start), width = min(ways, key=lambda way: (way[0][0].max() + 1) * way[1] * (FLAT + way[1]))
+    rows = int(row_of.max()) + 1
     place = np.arange(longest)
     real = place < lengths[:, None]  # (B, T)
     slot = np.where(real, (row_of * width + start)[:, None] + place, 0)
@@ -141,12 +143,18 @@ def pack(lengths: np.ndarray, multiple: int = 8) -> Packing:
     return Packing(by_row[0], by_row[1], by_row[2], torch.from_numpy(slot))
 
 
-def _deal(lengths: np.ndarray, rows: int, multiple: int) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """The row of each report and where it starts there; the number of rows and their length."""
+def _best_fit(lengths: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
+    """The row of each report and where it starts there, best fit decreasing."""
     row_of, start = np.zeros_like(lengths), np.zeros_like(lengths)
-    shortest = [(0, row) for row in range(rows)]  # a heap
+    free: list[tuple[int, int]] = []  # what is left of each row, and its number; sorted
+    rows = 0
     for report in np.argsort(-lengths, kind="stable").tolist():
-        filled, row = shortest[0]
-        row_of[report], start[report] = row, filled
-        heapq.heapreplace(shortest, (filled + int(lengths[report]), row))
-    return row_of, start, rows, -(-max(shortest)[0] // multiple) * multiple
+        length = int(lengths[report])
+        place = bisect.bisect_left(free, (length, -1))
+        if place < len(free):
+            left, row = free.pop(place)
+        else:
+            left, row, rows = room, rows, rows + 1
+        row_of[report], start[report] = row, room - left
+        bisect.insort(free, (left - length, row))
+    return row_of, start

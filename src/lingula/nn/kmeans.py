@@ -78,7 +78,7 @@ def _on_the_gram_matrix(points: Tensor, clusters: int, seed: int, keys: Tensor, 
     order = keys.argsort()  # from here on nothing depends on the order in which the points came
     points = points[order]
     gram = points @ points.T
-    chosen = _spread_out(gram, torch.ones_like(gram[0]), clusters, seed)
+    chosen = _spread_out(gram, None, clusters, seed)
     weights = torch.zeros_like(gram[:clusters]).scatter_(1, chosen[:, None], 1.0)  # (K, N): the centres
     along = gram[chosen]  # (K, N): products of centres and points
     assignment = along.argmax(0)
@@ -107,7 +107,10 @@ def _shared(
     def added(x: Tensor) -> Tensor:
         return x if sizes is None else sum_over_all(x)
 
-    # k-means||: a few rounds, each of which draws K candidates in proportion to their distance to those before.
+    # k-means||: a few rounds, each of which draws candidates in proportion to their distance to those before; no point
+    # twice.
+    each_round = max(1, min(2 * clusters, (len(points) - 1) // ROUNDS))
+    taken = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     luck = keyed_gumbel(seed, keys[start:stop], ROUNDS + 1).to(points.dtype)
     drawn = [of_all(luck[:, 0]).argmax(0, keepdim=True)]
     nearest = own.new_full((len(own),), 4.0)  # the largest squared distance on the sphere
@@ -119,8 +122,9 @@ def _shared(
         nearest = torch.minimum(nearest, distance)
         count += len(drawn[-1])
         if turn <= ROUNDS:
-            score = of_all(nearest.clamp_min(1e-12).log() + luck[:, turn])
-            drawn.append(score.topk(clusters).indices)
+            taken[drawn[-1]] = True
+            score = of_all(nearest.clamp_min(1e-12).log() + luck[:, turn]).masked_fill(taken, -torch.inf)
+            drawn.append(score.topk(each_round).indices)
     candidates = points[torch.cat(drawn)]
     masses = added(own.new_zeros(count).index_add_(0, owner, torch.ones_like(nearest)))
     centres = candidates[_spread_out(candidates @ candidates.T, masses, clusters, seed)]
@@ -132,13 +136,13 @@ def _shared(
     return Clusters(centres, of_all((own @ centres.T).argmax(1)))
 
 
-def _spread_out(gram: Tensor, masses: Tensor, clusters: int, seed: int) -> Tensor:
+def _spread_out(gram: Tensor, masses: Tensor | None, clusters: int, seed: int) -> Tensor:
     """Greedy k-means++: of a few candidates, drawn in proportion to mass times squared distance to the nearest chosen
     point, the one that leaves the least inertia.
 
     Args:
         gram: ``(M, M)`` of unit vectors.
-        masses: ``(M,)`` how many points each stands for.
+        masses: ``(M,)`` how many points each stands for; ``None`` for one each.
         clusters: K <= M.
         seed: of the draws.
     Returns:
@@ -146,18 +150,16 @@ def _spread_out(gram: Tensor, masses: Tensor, clusters: int, seed: int) -> Tenso
     """
     distance = (2.0 - 2.0 * gram).clamp_min(0.0)  # (M, M), squared
     steps = torch.arange(clusters, device=gram.device)
-    luck = keyed_uniform(seed, steps, 2 + int(math.log(clusters))).to(gram.dtype)  # (K, candidates)
-
-    def draw(weights: Tensor, uniform: Tensor) -> Tensor:
-        heights = weights.cumsum(0)
-        return torch.searchsorted(heights, uniform * heights[-1:]).clamp_max(len(gram) - 1)
-
-    chosen = [draw(masses, luck[0, :1])]
+    luck = keyed_uniform(seed, steps, 2 + int(math.log(clusters))).to(gram.dtype).unbind()  # K x (candidates,)
+    # A place is drawn by where a number from 0 to the sum of all weights falls among their cumulated sums.
+    heights = (masses if masses is not None else torch.ones_like(gram[0])).cumsum(0)
+    chosen = [torch.searchsorted(heights, luck[0][:1] * heights[-1])]
     nearest = distance.index_select(0, chosen[0])  # (1, M)
-    for step in range(1, clusters):
-        drawn = draw(nearest[0] * masses, luck[step])
+    for uniform in luck[1:]:
+        heights = (nearest if masses is None else nearest * masses)[0].cumsum(0)
+        drawn = torch.searchsorted(heights, uniform * heights[-1])
         left = torch.minimum(nearest, distance.index_select(0, drawn))  # (candidates, M)
-        best = (left @ masses).argmin(0, keepdim=True)
+        best = (left.sum(1) if masses is None else left @ masses).argmin(0, keepdim=True)
         nearest = left.index_select(0, best)
         chosen.append(drawn.index_select(0, best))
     return torch.cat(chosen)
