@@ -83,7 +83,7 @@ def finetune(
         UserError: if a term is not finite, or a score never is.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=tuning.learning_rate, weight_decay=tuning.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=tuning.learning_rate, weight_decay=tuning.weight_decay, fused=True)
     fabric = _fabric(device)
     model, wrapped = fabric.setup(module, optimizer)
     best: dict[str, torch.Tensor] = {}
