@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lingula.batch import Batch, Reports
 from lingula.methods import METHODS
@@ -145,6 +146,44 @@ def make_method(name: str, options: dict, seed: int = 0, image_encoder: str | No
     return factory(**towers, image_size=IMAGE_SIZE, **options)
 
 
+class Watch(TorchDispatchMode):
+    """Names of all operators, the largest tensor that any of them made, and which of them make the host wait."""
+
+    waiting = frozenset(
+        {
+            "aten::_local_scalar_dense",
+            "aten::nonzero",
+            "aten::masked_select",
+            "aten::_unique2",
+            "aten::bincount",
+            "aten::equal",
+            "aten::is_nonzero",
+        }
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names, self.largest, self.maker = set(), 0, ""
+
+    @property
+    def waits(self) -> set[str]:
+        """What was called that makes the host wait for the device."""
+        return self.names & self.waiting
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.names.add(func.overloadpacket._qualified_op_name)
+        if "index" in str(func) and any(
+            isinstance(place, torch.Tensor) and place.dtype == torch.bool
+            for place in (args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else [])
+        ):
+            self.names.add("aten::nonzero")  # inside the kernel of an index by a mask, where this mode cannot see it
+        for tensor in out if isinstance(out, list | tuple) else [out]:
+            if isinstance(tensor, torch.Tensor) and tensor.numel() > self.largest:
+                self.largest, self.maker = tensor.numel(), str(func)
+        return out
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)  # tensors this small lose time to more
@@ -162,7 +201,9 @@ def tiny() -> SimpleNamespace:
         take=take,
         pad=pad,
         double=as_double,
+        watch=Watch,
         image_size=IMAGE_SIZE,
+        vocabulary=VOCABULARY,
     )
 
 

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lingula.keyed import keyed_uniform
 from lingula.methods.cm_cgns import CMCGNS, SCRATCH
@@ -384,42 +383,11 @@ def test_the_film_term_contrasts_films_under_a_fixed_query_and_is_off_by_default
 # What it costs.
 
 
-class Watch(TorchDispatchMode):
-    """Names of all operators, and the largest tensor that any of them made."""
-
-    def __init__(self):
-        super().__init__()
-        self.names, self.largest, self.maker = set(), 0, ""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        self.names.add(func.overloadpacket._qualified_op_name)
-        if "index" in str(func) and any(
-            isinstance(place, torch.Tensor) and place.dtype == torch.bool
-            for place in (args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else [])
-        ):
-            self.names.add("aten::nonzero")  # inside the kernel of an index by a mask, where this mode cannot see it
-        for tensor in out if isinstance(out, list | tuple) else [out]:
-            if isinstance(tensor, torch.Tensor) and tensor.numel() > self.largest:
-                self.largest, self.maker = tensor.numel(), str(func)
-        return out
-
-
-# What makes the host wait for the device.
-SYNCHRONISING = {
-    "aten::_local_scalar_dense",
-    "aten::nonzero",
-    "aten::masked_select",
-    "aten::_unique2",
-    "aten::bincount",
-}
-
-
-def test_the_watch_sees():
-    with Watch() as watch:
+def test_the_watch_sees(tiny):
+    with tiny.watch() as watch:
         x = torch.arange(4.0)
         x[torch.tensor(1)], x[x > 2], x.sum().item()
-    assert watch.names >= {"aten::_local_scalar_dense", "aten::nonzero"}
+    assert watch.waits >= {"aten::_local_scalar_dense", "aten::nonzero"}
 
 
 @pytest.mark.parametrize("reading", ["others", "batch", "own", "official", "none"])
@@ -430,7 +398,7 @@ def test_nothing_of_size_n_by_n_by_d_is_made(tiny, reading, false_negatives):
     model = build(tiny, dim=width, clusters=clusters, hard_negatives=reading, false_negatives=false_negatives)
     batch = tiny.batch((3,) * 32)
     f, v = (torch.randn(size, width, requires_grad=True) for _ in range(2))
-    with Watch() as watch:
+    with tiny.watch() as watch:
         report, margin = model.report_losses(f, v, batch)
         (report + margin).backward()
     assert size * size <= watch.largest <= size * (size + clusters + 1), watch.maker
@@ -444,7 +412,7 @@ def test_of_many_sentences_nothing_of_size_n_by_n_is_made(tiny, monkeypatch, rea
     model = build(tiny, dim=width, clusters=clusters, hard_negatives=reading)
     batch = tiny.batch((3,) * 400)
     f, v = (torch.randn(size, width, requires_grad=True) for _ in range(2))
-    with Watch() as watch:
+    with tiny.watch() as watch:
         report, margin = model.report_losses(f, v, batch)
         (report + margin).backward()
     assert watch.largest <= 64 * (size + clusters + 1), watch.maker
@@ -477,7 +445,7 @@ def test_no_sentence_meets_every_film_in_full(tiny):
     """film_similarity is about N x B x P numbers, not N x B x D or N x B x P x D."""
     model = build(tiny, dim=64).float()
     patches, sentences = torch.randn(8, 4, 64), torch.randn(40, 64)
-    with Watch() as watch:
+    with tiny.watch() as watch:
         model.cross_attention.film_similarity(patches, sentences)
     assert watch.largest <= max(40 * 8 * 4, 40 * 64, 8 * 4 * 64, 64 * 64)
 
@@ -490,16 +458,16 @@ def test_the_host_never_waits(tiny, reading):
     image_features, text_features = model.image_encoder(batch.image), model.text_encoder(batch.reports)
     model.image_encoder.forward = lambda images: image_features
     model.text_encoder.forward = lambda reports: text_features
-    with Watch() as watch:
+    with tiny.watch() as watch:
         sum(model(batch).values()).backward()
-    assert watch.names & SYNCHRONISING == set()
+    assert watch.waits == set()
 
 
 @pytest.mark.parametrize("points", [40, 1100])  # on their Gram matrix, and not
-def test_k_means_never_waits(points):
-    with Watch() as watch:
+def test_k_means_never_waits(tiny, points):
+    with tiny.watch() as watch:
         spherical_kmeans(torch.randn(points, 8), 10)
-    assert watch.names & SYNCHRONISING == set()
+    assert watch.waits == set()
 
 
 def test_the_recipes_are_the_papers():
