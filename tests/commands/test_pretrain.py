@@ -349,3 +349,29 @@ def test_layers_without_published_weights_are_not_frozen(tiny_corpus, tmp_path):
     small = {"image_encoder": "small_resnet", "text_encoder": "small_bert", "image_size": 32, "batch_size": 8}
     settings = {**small, "pretrained": False, "options": {"dim": 32}, "epochs": [1], "quiet": True}
     pretrain(tiny_corpus, tmp_path / "run", method="convirt", precision="32", **settings)  # paper: 6 frozen layers
+
+
+def test_checkpointed_activations_train_the_same_weights(tiny_corpus, tmp_path):
+    settings = SMALL | {"image_encoder": "resnet10t", "pretrained": False, "epochs": [1, 0], "quiet": True}
+    plain = weights_of(pretrain(tiny_corpus, tmp_path / "plain", **settings))
+    again = weights_of(pretrain(tiny_corpus, tmp_path / "again", checkpoint_activations=True, **settings))
+    for key, value in plain.items():
+        if not key.endswith("num_batches_tracked"):
+            torch.testing.assert_close(again[key], value, rtol=1e-4, atol=1e-5, msg=key)
+    with pytest.raises(UserError, match="'small_resnet' cannot checkpoint its activations"):
+        pretrain(tiny_corpus, tmp_path / "small", checkpoint_activations=True, epochs=[1, 0], quiet=True, **SMALL)
+
+
+@pytest.mark.slow
+def test_compiled_encoders_train_the_same_weights_from_two_graphs(tiny_corpus, tmp_path):
+    from torch._dynamo.utils import counters
+
+    settings = SMALL | {"epochs": [2, 0], "quiet": True}
+    plain = weights_of(pretrain(tiny_corpus, tmp_path / "plain", **settings))
+    counters.clear()
+    compiled = weights_of(pretrain(tiny_corpus, tmp_path / "compiled", compile=True, **settings))
+    for key, value in plain.items():
+        torch.testing.assert_close(compiled[key], value, rtol=1e-2, atol=1e-3, msg=key)
+    # one of the films and one of the reports; the validation's batches and modes have their own
+    assert counters["stats"]["unique_graphs"] <= 6
+    assert not counters["graph_break"]

@@ -136,3 +136,41 @@ def test_weights_that_cannot_be_had(tmp_path):
         ImageEncoder("small_resnet", 64, tmp_path / "else.pth")
     with pytest.raises(UserError, match=r"cannot get the pre-trained weights of 'resnet18'.*name a file"):
         ImageEncoder("resnet18", 64, pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "densenet121"])
+def test_checkpointed_activations_change_memory_and_nothing_else(name):
+    found = []
+    for checkpoints in (False, True):
+        torch.manual_seed(0)
+        encoder, kept = ImageEncoder(name, 32).train(), {}
+        before = {key: buffer.clone() for key, buffer in encoder.named_buffers()}
+        if checkpoints:
+            encoder.checkpoint_activations()
+            assert all(torch.equal(buffer, before[key]) for key, buffer in encoder.named_buffers())
+            assert all(p.grad is None for p in encoder.parameters())
+
+        def keep(x, kept=kept):
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        for step in range(3):
+            torch.manual_seed(step)
+            images = torch.randn(4, 1, 32, 32)
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+                loss = encoder(images).patches.square().mean()
+            loss.backward()
+        found.append((sum(kept.values()), [p.grad for p in encoder.parameters()], dict(encoder.named_buffers())))
+    (whole, grads, buffers), (less, again, others) = found
+    assert less < 0.7 * whole
+    for one, other in zip(grads, again, strict=True):
+        if one is not None:
+            torch.testing.assert_close(other, one)
+    for key, buffer in buffers.items():
+        if not key.endswith("num_batches_tracked"):
+            torch.testing.assert_close(others[key], buffer, rtol=1e-5, atol=1e-6)
+
+
+def test_the_small_resnet_has_no_checkpoints():
+    with pytest.raises(UserError, match="'small_resnet' cannot checkpoint its activations"):
+        ImageEncoder("small_resnet", 32).checkpoint_activations()

@@ -313,6 +313,26 @@ def build(
     return model, config, loaders
 
 
+def compile_encoders(model: Any) -> None:
+    """Compile the towers; films have one shape, of packed reports both sides vary: two graphs in all."""
+    model.image_encoder.compile()
+    if model.uses_text:
+        model.text_encoder.backbone.compile(dynamic=True)
+
+
+def forget_activations(model: Any) -> None:
+    """Let the towers keep the inputs of their blocks only.
+
+    Raises:
+        UserError: if the image encoder cannot.
+    """
+    model.image_encoder.checkpoint_activations()
+    if model.uses_text:
+        backbone = model.text_encoder.backbone
+        newer = getattr(backbone, "activation_checkpointing_enable", None)  # transformers is renaming it
+        (newer or backbone.gradient_checkpointing_enable)({"use_reentrant": False})
+
+
 def _tokenizer(fabric: Any, prepared: PreparedCorpus, plan: Recipe, folder: Path, vocabulary: int) -> Any:
     """The run's tokenizer, made or fetched by the first process of a fresh run."""
     if fabric.is_global_zero and folder.suffix == ".partial":

@@ -36,6 +36,8 @@ def pretrain(
     accelerator: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    compile: bool = False,
+    checkpoint_activations: bool = False,
     log_every: int = 20,
     checkpoint_every: int = 500,
     resume: bool = False,
@@ -71,6 +73,9 @@ def pretrain(
         accelerator: `cpu`, `cuda`, `mps`, or `auto`.
         devices: processes on this machine, one a device.
         nodes: machines.
+        compile: compile the encoders (torch.compile), which takes minutes once; worth it for days on a GPU.
+        checkpoint_activations: compute the encoders' inner results again in the backward pass instead of keeping them:
+            a third more time, for batches that would not fit.
         log_every: steps between two lines of metrics.jsonl.
         checkpoint_every: steps between two checkpoints; one more is written at the end of every stage.
         resume: go on from the newest checkpoint of `out`, mid-epoch, where the run stopped.
@@ -82,7 +87,9 @@ def pretrain(
         begin,
         build,
         check,
+        compile_encoders,
         find,
+        forget_activations,
         loss_scale,
         make_fabric,
         precision_of,
@@ -141,6 +148,10 @@ def pretrain(
     state = find(out, made, resume)  # before the other processes start, so that a refusal is said once
     fabric.launch()
     model, config, loaders = build(fabric, prepared, plan, method, out, vocabulary, seed, fresh=state is None)
+    if checkpoint_activations:
+        forget_activations(model)
+    if compile:
+        compile_encoders(model)
     steps_per_epoch = max(1, len(loaders["train"]) // accumulate)
     lengths = [round(stage.epochs * steps_per_epoch) for stage in plan.stages]
     if not any(lengths):

@@ -150,7 +150,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, name: str, image_size: int, pretrained: bool | Path = False) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.image_size = name, image_size
         if isinstance(pretrained, Path) and name in (SMALL_RESNET, SMALL_VIT):
             raise UserError(f"{name} is made here, and has no weights to be read from {pretrained}")
         if name == SMALL_RESNET:
@@ -190,6 +190,32 @@ class ImageEncoder(nn.Module):
             h, w = last.shape[-2:]
             patches = last.flatten(2).transpose(1, 2)  # places, not channel groups: the released code forgot this
         return ImageFeatures(patches.mean(1), patches, (h, w), maps)
+
+    def checkpoint_activations(self) -> None:
+        """Keep the inputs of the blocks only, and compute the rest again in the backward pass.
+
+        A BatchNorm of such a block sees each batch twice (tried out here), so its momentum is set to what comes to the
+        same.
+
+        Raises:
+            UserError: for an encoder that cannot.
+        """
+        if not hasattr(self.backbone, "set_grad_checkpointing"):
+            raise UserError(f"image encoder '{self.name}' cannot checkpoint its activations; leave it out")
+        norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        before = {name: buffer.clone() for name, buffer in self.named_buffers()}
+        counted = [int(norm.num_batches_tracked) for norm in norms]
+        self.backbone.set_grad_checkpointing(True)
+        was_training = self.training
+        self.train()
+        self(torch.zeros(2, 1, self.image_size, self.image_size)).patches.sum().backward()
+        for norm, count in zip(norms, counted, strict=True):
+            if int(norm.num_batches_tracked) == count + 2 and norm.momentum:
+                norm.momentum = 1 - (1 - norm.momentum) ** 0.5
+        for name, buffer in self.named_buffers():
+            buffer.copy_(before[name])
+        self.zero_grad(set_to_none=True)
+        self.train(was_training)
 
 
 def recalibrate_batch_norm(encoder: nn.Module, batches: list[Tensor]) -> None:
