@@ -24,6 +24,7 @@ def pretrain(
     image_weights: Path | None = None,
     image_size: int | None = None,
     resize_to: int | None = None,
+    sentences: str | None = None,
     batch_size: int | None = None,
     epochs: list[float] | None = None,
     learning_rate: float | None = None,
@@ -60,6 +61,8 @@ def pretrain(
         image_weights: a file (safetensors or PyTorch) to take the image encoder's weights from, instead.
         image_size: height and width in pixels that the image encoder sees.
         resize_to: side in pixels to which films come before they are cropped to the image size.
+        sentences: which of a report are read: `whole` reports, `one` sentence of each, all of them `shuffled`, or a few
+            `swapped`.
         batch_size: pairs per process and step (times `accumulate`).
         epochs: length of each stage; 0 leaves a stage out.
         learning_rate: its peak; those of single stages, of the text encoder and of biases keep their ratio to it.
@@ -108,6 +111,7 @@ def pretrain(
         "image_weights": None if image_weights is None else str(image_weights),
         "image_size": image_size,
         "resize_to": resize_to,
+        "sentences": sentences,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,

@@ -204,18 +204,22 @@ class ImageEncoder(nn.Module):
             raise UserError(f"image encoder '{self.name}' cannot checkpoint its activations; leave it out")
         norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         before = {name: buffer.clone() for name, buffer in self.named_buffers()}
-        counted = [int(norm.num_batches_tracked) for norm in norms]
+        counted = [_batches_seen(norm) for norm in norms]
         self.backbone.set_grad_checkpointing(True)
         was_training = self.training
         self.train()
         self(torch.zeros(2, 1, self.image_size, self.image_size)).patches.sum().backward()
         for norm, count in zip(norms, counted, strict=True):
-            if int(norm.num_batches_tracked) == count + 2 and norm.momentum:
+            if _batches_seen(norm) == count + 2 and norm.momentum:
                 norm.momentum = 1 - (1 - norm.momentum) ** 0.5
         for name, buffer in self.named_buffers():
             buffer.copy_(before[name])
         self.zero_grad(set_to_none=True)
         self.train(was_training)
+
+
+def _batches_seen(norm: nn.modules.batchnorm._BatchNorm) -> int:
+    return 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
 
 
 def recalibrate_batch_norm(encoder: nn.Module, batches: list[Tensor]) -> None:
