@@ -43,3 +43,14 @@ def off_by_a_little(tokens, *rest):
     from lingula.nn.sentences import sentence_means
 
     return sentence_means(tokens, *rest) * 1.001
+
+
+def test_what_a_gpu_has_to_show_runs_here_in_small(tmp_path):
+    found = importlib.import_module("benchmarks.gpu").main(["--small", "--out", str(tmp_path)])
+    assert found["GFLOP a pair"] > 0
+    assert {name for name in found if name.startswith("pairs a second")} == {
+        "pairs a second, stage 1, batch 4",
+        "pairs a second, stage 1, batch 8",
+        "pairs a second, stage 2, batch 8",
+    }
+    assert json.loads(next(tmp_path.glob("gpu-*.json")).read_text()).keys() == found.keys()
