@@ -117,6 +117,15 @@ def flops_per_pair(sizes: Sizes, batch: Batch, device: torch.device) -> float:
     return counted.get_total_flops() / len(batch)
 
 
+def clustering_of(model: Any, batch: Batch, steps: int, device: torch.device) -> tuple[int, float]:
+    """Sentences of a batch, and the seconds that clustering them takes."""
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
+        points = model.attend(batch.image, batch.reports).image_to_report.float()
+    assert batch.reports is not None
+    keys = batch.reports.sentence_key
+    return len(points), rate(lambda _: model.find_clusters(points, keys, 0), steps, device)
+
+
 def idle_share(take: Callable[[int], None], device: torch.device) -> float:
     """Of five steps, the share of the time in which no kernel runs."""
     from torch.profiler import ProfilerActivity, profile
@@ -159,13 +168,9 @@ def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
         found[f"pairs a second, stage 1, batch {batch_size}"] = batch_size / seconds["cm-cgns"]
         found[f"step over CLIP's, batch {batch_size}"] = seconds["cm-cgns"] / seconds["clip"]
 
-        batch = loader.batch(0)
-        with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
-            points = model.attend(batch.image, batch.reports).image_to_report.float()
-        keys = batch.reports.sentence_key
-        clustering = rate(lambda _: model.find_clusters(points, keys, 0), sizes.steps, device)
+        sentences, clustering = clustering_of(model, loader.batch(0), sizes.steps, device)
         found[f"clustering share of a step, batch {batch_size}"] = clustering / seconds["cm-cgns"]
-        found[f"sentences, batch {batch_size}"] = len(points)
+        found[f"sentences, batch {batch_size}"] = sentences
     flops = flops_per_pair(sizes, loader_of(sizes, min(sizes.batches), device).batch(0), device)
     found["GFLOP a pair"] = flops / 1e9
     name = torch.cuda.get_device_name() if cuda else "cpu"
