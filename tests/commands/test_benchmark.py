@@ -154,6 +154,15 @@ def test_random_text_encoders_of_other_words_are_others_where_text_is_read(tiny_
     assert path(model, Classification(["nodule"])) == path(other, Classification(["nodule"]))
 
 
+def test_a_run_that_was_moved_has_the_cells_that_it_had(tiny_run, tiny_corpus, tmp_path, monkeypatch):
+    shutil.copytree(tiny_run, tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    corpus, task = PreparedCorpus.open(tiny_corpus), Retrieval()
+    runs = (tiny_run, tmp_path / "moved", Path("moved"))
+    paths = {Store(Path("cells"), "m", untrained(load(run)), task, corpus, 10).path(Cell()) for run in runs}
+    assert len(paths) == 1
+
+
 def test_nothing_is_built_again_for_cells_that_are_there(write, monkeypatch):
     file = write()
     benchmark(file)

@@ -307,4 +307,5 @@ def _text_tower(model: Model) -> list[Any]:
     if model.tokenizer is None:
         return []
     shape = model.method.text_encoder.backbone.config.to_dict()
-    return [{name: shape[name] for name in shape if name != "transformers_version"}, model.tokenizer.get_vocab()]
+    beside = ("transformers_version", "_name_or_path")  # who wrote it, and where it lies
+    return [{name: shape[name] for name in shape if name not in beside}, model.tokenizer.get_vocab()]
