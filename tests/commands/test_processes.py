@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,46 @@ def test_a_killed_run_goes_on(tiny_corpus, tmp_path):
     assert done.returncode == 0, done.stderr
     steps = [row["step"] for row in terms(tmp_path / "run")]
     assert steps == list(range(1, 40 * 6 + 6 + 1))
+
+
+@pytest.mark.parametrize("killed", ["first", "second"])
+def test_a_killed_process_ends_the_others_within_a_minute(tiny_corpus, tmp_path, killed):
+    run = tmp_path / "run"
+    arguments = ["pretrain", "--corpus", tiny_corpus, "--out", run, "--checkpoint_every", "1", "--devices", "2", *SMALL]
+    arguments[arguments.index("--epochs") + 1] = "2000"
+    command = [sys.executable, "-m", "lingula", *map(str, arguments)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (run / "latest").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (second,) = (int(pid) for pid in subprocess.check_output(["pgrep", "-P", str(first.pid)]).split())
+    os.kill(first.pid if killed == "first" else second, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (first.poll() is None or _runs(second)):
+        time.sleep(0.1)
+    alive = first.poll() is None, _runs(second)
+    for pid in (first.pid, second):
+        if _runs(pid):
+            os.kill(pid, signal.SIGKILL)
+    assert alive == (False, False)
+    assert first.returncode != 0
+
+
+def _runs(pid):
+    """Whether a process is there and no zombie."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.is_file() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_torchrun_starts_the_processes_too(tiny_corpus, tmp_path):
+    arguments = ["pretrain", "--corpus", tiny_corpus, "--out", tmp_path / "run", "--devices", "4", *SMALL]
+    arguments[arguments.index("--batch_size") + 1] = "2"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4", "-m", "lingula"]
+    command = [*launcher, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["step"] for row in terms(tmp_path / "run")] == list(range(1, 10))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 4
 
 
 def test_one_step_at_the_papers_size(tmp_path):
