@@ -18,9 +18,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # or scikit-learn's threads spin while torch's work, and the reverse
+# Or scikit-learn's threads would spin while torch's work, and the reverse.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 KEYS = {
     "report_loss": ("C1", "C2"),
@@ -42,9 +41,8 @@ def machine() -> str:
         named = [line.partition(":")[2] for line in info.read_text().splitlines() if line.startswith("model name")]
         model = named[0] if named else model
     words = "".join(letter if letter.isalnum() else " " for letter in model.lower()).split()
-    return "-".join(
-        [f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}x", *words]
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return "-".join([f"{cores}x", *words])
 
 
 def number(value: float) -> str:

@@ -146,6 +146,16 @@ def make_method(name: str, options: dict, seed: int = 0, image_encoder: str | No
     return factory(**towers, image_size=IMAGE_SIZE, **options)
 
 
+def words_of(reports, row, tokenizer):
+    """The words of a collated report, their pieces joined."""
+    words = {}
+    for token, word in zip(reports.token_ids[row].tolist(), reports.word_of_token[row].tolist(), strict=True):
+        if word >= 0:
+            words.setdefault(word, []).append(tokenizer.convert_ids_to_tokens(token).removeprefix("##"))
+    assert list(words) == list(range(len(words)))
+    return ["".join(pieces) for pieces in words.values()]
+
+
 class Watch(TorchDispatchMode):
     """Names of all operators, the largest tensor that any of them made, and which of them make the host wait."""
 
@@ -202,6 +212,7 @@ def tiny() -> SimpleNamespace:
         pad=pad,
         double=as_double,
         watch=Watch,
+        words_of=words_of,
         image_size=IMAGE_SIZE,
         vocabulary=VOCABULARY,
     )

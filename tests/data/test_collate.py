@@ -23,16 +23,6 @@ def tokenizer(tmp_path_factory):
     return train_tokenizer(texts, tmp_path_factory.mktemp("tokenizer"), vocabulary=120)
 
 
-def words_of(reports, row, tokenizer):
-    """The words of a collated report, their pieces joined."""
-    words = {}
-    for token, word in zip(reports.token_ids[row].tolist(), reports.word_of_token[row].tolist(), strict=True):
-        if word >= 0:
-            words.setdefault(word, []).append(tokenizer.convert_ids_to_tokens(token).removeprefix("##"))
-    assert list(words) == list(range(len(words)))
-    return ["".join(pieces) for pieces in words.values()]
-
-
 def spoken(reports, row, tokenizer):
     """The sentences of a collated report in the order of their numbers, and the tokens around them."""
     own = (reports.report_of_sentence == row).nonzero()[:, 0].tolist()
@@ -53,7 +43,7 @@ def longer(tokenizer):
 
 
 @pytest.mark.parametrize("how", ["one", "shuffled", "swapped"])
-def test_sentences_at_random_are_sentences_of_the_report(longer, tokenizer, how):
+def test_sentences_at_random_are_sentences_of_the_report(tiny, longer, tokenizer, how):
     tokens, reports = longer
     rows = np.array([4, 0, 2, 1, 3])
     seen = set()
@@ -72,7 +62,7 @@ def test_sentences_at_random_are_sentences_of_the_report(longer, tokenizer, how)
             keys = batch.sentence_key[batch.report_of_sentence == place] - tokens.first_sentence[row]
             assert said == [known[key] for key in keys]
             joined = "".join("".join(text.split()) for text in said)
-            assert "".join(words_of(batch, place, tokenizer)) == joined.replace("##", "")
+            assert "".join(tiny.words_of(batch, place, tokenizer)) == joined.replace("##", "")
             seen.add((row, tuple(keys.tolist())))
         assert batch.max_words == batch.word_of_token.max() + 1
         assert batch.max_sentences == np.bincount(batch.report_of_sentence).max()

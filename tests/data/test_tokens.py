@@ -87,22 +87,12 @@ def test_the_same_text_gives_the_same_vocabulary(tmp_path):
 # Words.
 
 
-def words_of(reports, row, tokenizer):
-    """The words of a collated report, their pieces joined."""
-    words = {}
-    for token, word in zip(reports.token_ids[row].tolist(), reports.word_of_token[row].tolist(), strict=True):
-        if word >= 0:
-            words.setdefault(word, []).append(tokenizer.convert_ids_to_tokens(token).removeprefix("##"))
-    assert list(words) == list(range(len(words)))
-    return ["".join(pieces) for pieces in words.values()]
-
-
-def test_every_token_knows_its_word(tokenizer):
+def test_every_token_knows_its_word(tiny, tokenizer):
     tokens = tokenise(REPORTS, tokenizer)
     reports = collate_reports(tokens, np.array([3, 1]))
     first = "no pleural effusion . no pneumothorax . the heart is enlarged ."
-    assert " ".join(words_of(reports, 0, tokenizer)) == first
-    assert " ".join(words_of(reports, 1, tokenizer)) == "small left effusion ."
+    assert " ".join(tiny.words_of(reports, 0, tokenizer)) == first
+    assert " ".join(tiny.words_of(reports, 1, tokenizer)) == "small left effusion ."
     assert reports.max_words == 12
     assert (reports.word_of_token >= 0).equal(reports.sentence_of_token >= 0)
     assert (np.diff(tokens.offsets) - 2 > [len(r) * 3 for r in REPORTS]).any()  # some words are several pieces

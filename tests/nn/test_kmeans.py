@@ -9,6 +9,8 @@ from sklearn.cluster import KMeans
 from lingula.nn import kmeans
 from lingula.nn.kmeans import spherical_kmeans
 
+LIMITS = (0, kmeans.GRAM_LIMIT)
+
 
 def blobs(count, dim=16, groups=8, seed=0, spread=0.4):
     generator = torch.Generator().manual_seed(seed)
@@ -124,6 +126,16 @@ def test_edges():
         spherical_kmeans(torch.ones(4, 4), 0)
 
 
+def test_points_that_are_no_numbers_are_left_to_whoever_checks_the_loss():
+    points = blobs(40)
+    points[7] = float("nan")
+    for broken in (points, torch.full((40, 16), float("nan"))):
+        clusters = spherical_kmeans(broken, 6)
+        assert clusters.centres.shape == (6, 16)
+        assert clusters.assignment.shape == (40,)
+        assert clusters.assignment.min() >= 0 and clusters.assignment.max() < 6
+
+
 def test_full_precision_under_autocast():
     points = blobs(192, 64, spread=3.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -134,7 +146,7 @@ def test_full_precision_under_autocast():
 @pytest.mark.parametrize("groups", [40, 400])
 def test_the_ways_meet_where_they_change(groups, monkeypatch):
     found = {}
-    for limit in (0, kmeans.GRAM_LIMIT or 1024):
+    for limit in LIMITS:
         monkeypatch.setattr(kmeans, "GRAM_LIMIT", limit)
         found[limit] = statistics.median(
             inertia(points, spherical_kmeans(points, 64, seed).assignment)

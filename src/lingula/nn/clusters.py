@@ -12,8 +12,8 @@ from lingula.nn.kmeans import Clusters, spherical_kmeans
 class CarriedCentres(nn.Module):
     """The clusters of one batch in every ``every``; the batches between are assigned to its centres.
 
-    Cheaper, and worse: the centres of another batch lie farther from the points (`benchmarks`, C10). Its state is in a
-    buffer; evaluation clusters every batch anew.
+    Cheaper, and worse: the centres of another batch lie farther from the points. Its state is in a buffer; evaluation
+    clusters every batch anew.
 
     Args:
         dim: D.

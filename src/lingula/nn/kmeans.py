@@ -151,13 +151,16 @@ def _spread_out(gram: Tensor, masses: Tensor | None, clusters: int, seed: int) -
     distance = (2.0 - 2.0 * gram).clamp_min(0.0)  # (M, M), squared
     steps = torch.arange(clusters, device=gram.device)
     luck = keyed_uniform(seed, steps, 2 + int(math.log(clusters))).to(gram.dtype).unbind()  # K x (candidates,)
-    # A place is drawn by where a number from 0 to the sum of all weights falls among their cumulated sums.
-    heights = (masses if masses is not None else torch.ones_like(gram[0])).cumsum(0)
-    chosen = [torch.searchsorted(heights, luck[0][:1] * heights[-1])]
+
+    def draw(weights: Tensor, uniform: Tensor) -> Tensor:
+        """Where numbers from 0 to the sum of all weights fall among their cumulated sums."""
+        heights = weights.cumsum(0)
+        return torch.searchsorted(heights, uniform * heights[-1]).clamp_max(len(gram) - 1)  # points may be no numbers
+
+    chosen = [draw(torch.ones_like(gram[0]) if masses is None else masses, luck[0][:1])]
     nearest = distance.index_select(0, chosen[0])  # (1, M)
     for uniform in luck[1:]:
-        heights = (nearest if masses is None else nearest * masses)[0].cumsum(0)
-        drawn = torch.searchsorted(heights, uniform * heights[-1])
+        drawn = draw((nearest if masses is None else nearest * masses)[0], uniform)
         left = torch.minimum(nearest, distance.index_select(0, drawn))  # (candidates, M)
         best = (left.sum(1) if masses is None else left @ masses).argmin(0, keepdim=True)
         nearest = left.index_select(0, best)
