@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lingula.data.loader import Loader
+from lingula.data.loader import Batches
 from lingula.registry import UserError
 
 
@@ -20,7 +20,7 @@ def fit(
     fabric: Any,
     model: Any,
     optimizer: torch.optim.Optimizer,
-    loader: Loader,
+    loader: Batches,
     learning_rate: Callable[[int], float],
     steps: int,
     start: int = 0,

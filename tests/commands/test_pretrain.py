@@ -9,11 +9,15 @@ import torch
 
 from lingula.checkpoint import checkpoint_folder
 from lingula.commands._training import differences, resolve
+from lingula.commands.evaluate import evaluate
 from lingula.commands.pretrain import pretrain
+from lingula.data.prepared import PreparedCorpus
+from lingula.data.shards import write_shards
 from lingula.log import Log, keep_until
 from lingula.methods.cm_cgns import SCRATCH
 from lingula.nn.clusters import OnlineCentres
 from lingula.registry import UserError
+from lingula.tasks.retrieval import Retrieval
 from lingula.train import fit
 
 SMALL = {"recipe": "scratch", "image_size": 32, "batch_size": 8, "options": {"dim": 32, "decoder_widths": [8, 8]}}
@@ -94,6 +98,23 @@ def test_a_resumed_run_has_the_bits_of_the_unbroken_one(tiny_corpus, tmp_path, m
         assert torch.equal(one[name], other[name]), name
     assert [row["step"] for row in rows_of(broken)] == [row["step"] for row in rows_of(unbroken)]
     assert rows_of(broken)[-1] == rows_of(unbroken)[-1]
+
+
+def test_a_run_from_shards_stops_and_goes_on_with_the_same_bits(tiny_corpus, tmp_path, monkeypatch):
+    url = str(tmp_path / "shards")
+    monkeypatch.setattr("lingula.data.shards.SHARD_BYTES", 5 * 48 * 48)
+    write_shards(PreparedCorpus.open(tiny_corpus), url, log=lambda line: None)
+    settings = {**SMALL, "epochs": [2, 1], "log_every": 2, "quiet": True, "checkpoint_every": 1}
+    unbroken = pretrain(url, tmp_path / "unbroken", **settings)
+    assert any("val/recall_at_5" in row for row in rows_of(unbroken))
+    stop(monkeypatch, 5, url, tmp_path / "broken", **settings)  # in the second epoch
+    broken = pretrain(url, tmp_path / "broken", resume=True, **settings)
+    one, other = weights_of(unbroken), weights_of(broken)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert rows_of(broken)[-1] == rows_of(unbroken)[-1]
+    with pytest.raises(UserError, match="holds shards, which are for pre-training"):
+        evaluate(Retrieval(), broken)
+    assert ("cm-cgns", None) in evaluate(Retrieval(), broken, tiny_corpus, seeds=[0], bootstrap=10)
 
 
 def test_a_resume_brings_back_the_loss_scale_of_16_mixed(tiny_corpus, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import math
 import platform
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,10 @@ from lingula import __version__
 from lingula.api import TOWERS, build_method
 from lingula.checkpoint import Progress, load_state, save_checkpoint
 from lingula.data.collate import SENTENCES
-from lingula.data.loader import Loader
+from lingula.data.loader import Batches, Loader
 from lingula.data.prepared import PreparedCorpus
+from lingula.data.shards import ShardedCorpus
+from lingula.data.streaming import StreamLoader
 from lingula.data.tokens import load_tokenizer, tokenise, train_tokenizer
 from lingula.log import Log
 from lingula.methods import METHODS
@@ -261,56 +264,69 @@ def begin(fabric: Any, out: Path, made: dict[str, Any], config: Any) -> None:
 
 
 def build(
-    fabric: Any, prepared: PreparedCorpus, plan: Recipe, method: str, out: Path, vocabulary: int, seed: int, fresh: bool
-) -> tuple[Any, Any, dict[str, Loader]]:
+    fabric: Any,
+    corpus: PreparedCorpus | ShardedCorpus,
+    plan: Recipe,
+    method: str,
+    out: Path,
+    vocabulary: int,
+    seed: int,
+    fresh: bool,
+) -> tuple[Any, Any, dict[str, Batches]]:
     """The method on its towers, the configuration of its text encoder, and the loaders of train and val.
 
     A fresh run's tokenizer is made in ``tokenizer.partial``; :func:`begin` gives it its name. A method of films alone
     has neither tokenizer nor configuration, and reads the studies without a report too.
     """
-    tokenizer = config = tokens = None
+    tokenizer = config = None
     if METHODS[method].uses_text:
-        if not any(len(prepared.reports[row]) for row in prepared.rows("train")):
+        if next(corpus.training_texts(), None) is None:
             raise UserError(
-                f"corpus {prepared.name} has no train studies with a report, which method '{method}' reads; some "
+                f"corpus {corpus.name} has no train studies with a report, which method '{method}' reads; some "
                 "methods learn from films alone (lingula list methods)"
             )
-        tokenizer = _tokenizer(
-            fabric, prepared, plan, out / ("tokenizer.partial" if fresh else "tokenizer"), vocabulary
-        )
+        tokenizer = _tokenizer(fabric, corpus, plan, out / ("tokenizer.partial" if fresh else "tokenizer"), vocabulary)
         config = text_config(plan.text_encoder, len(tokenizer))
 
     torch.manual_seed(seed)
     take_text = plan.text_encoder if plan.pretrained and plan.text_encoder != SMALL_BERT else None
     take_image = Path(plan.image_weights) if plan.image_weights is not None else plan.pretrained
     model: Any = build_method(method, plan.options, plan.image_encoder, config, plan.image_size, take_image, take_text)
-    if config is not None:
-        if take_text is not None:  # random layers that stayed as they were would learn nothing and know nothing
-            freeze_layers(model.text_encoder, plan.frozen_text_layers)
-        tokens = tokenise(prepared.reports, tokenizer, min(256, model.text_encoder.max_tokens))
+    if config is not None and take_text is not None:  # random layers that stayed as they were would know nothing
+        freeze_layers(model.text_encoder, plan.frozen_text_layers)
+    return model, config, _loaders(fabric, corpus, plan, model, tokenizer, seed)
 
-    def loader(split: str, training: bool) -> Loader:
-        return Loader(
-            prepared,
-            prepared.rows(split),
-            plan.image_size,
-            plan.resize_to,
-            plan.batch_size,
-            tokens,
-            training,
-            seed,
-            fabric.device,
-            rank=fabric.global_rank if training else 0,
-            processes=fabric.world_size if training else 1,
-            views=model.views,
-            augmentation=plan.augmentation,
-            sentences=plan.sentences,
-        )
 
-    loaders = {"train": loader("train", True)}
-    if tokens is not None and any(tokens.sentences[row] for row in prepared.rows("val")):
-        loaders["val"] = loader("val", False)
-    return model, config, loaders
+def _loaders(
+    fabric: Any, corpus: PreparedCorpus | ShardedCorpus, plan: Recipe, model: Any, tokenizer: Any, seed: int
+) -> dict[str, Batches]:
+    """Of train, and of val where that has reports and they are read."""
+    sizes = (plan.image_size, plan.resize_to, plan.batch_size)
+    drawn: dict[str, Any] = {
+        "seed": seed,
+        "rank": fabric.global_rank,
+        "processes": fabric.world_size,
+        "views": model.views,
+        "augmentation": plan.augmentation,
+        "sentences": plan.sentences,
+    }
+    longest = min(256, model.text_encoder.max_tokens) if tokenizer is not None else 0
+    held_out: PreparedCorpus | None
+    if isinstance(corpus, ShardedCorpus):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            held_out = corpus.validation(Path(scratch))
+    else:
+        held_out = corpus
+    tokens = tokenise(held_out.reports, tokenizer, longest) if tokenizer is not None and held_out is not None else None
+    train: Batches
+    if isinstance(corpus, ShardedCorpus):
+        train = StreamLoader(corpus, *sizes, tokenizer, longest, device=fabric.device, **drawn)
+    else:
+        train = Loader(corpus, corpus.rows("train"), *sizes, tokens, training=True, device=fabric.device, **drawn)
+    loaders: dict[str, Batches] = {"train": train}
+    if tokens is not None and held_out is not None and any(tokens.sentences[row] for row in held_out.rows("val")):
+        loaders["val"] = Loader(held_out, held_out.rows("val"), *sizes, tokens, device=fabric.device)
+    return loaders
 
 
 def compile_encoders(model: Any) -> None:
@@ -333,13 +349,12 @@ def forget_activations(model: Any) -> None:
         (newer or backbone.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
-def _tokenizer(fabric: Any, prepared: PreparedCorpus, plan: Recipe, folder: Path, vocabulary: int) -> Any:
+def _tokenizer(fabric: Any, corpus: PreparedCorpus | ShardedCorpus, plan: Recipe, folder: Path, vocabulary: int) -> Any:
     """The run's tokenizer, made or fetched by the first process of a fresh run."""
     if fabric.is_global_zero and folder.suffix == ".partial":
         shutil.rmtree(folder, ignore_errors=True)
         if plan.text_encoder == SMALL_BERT:
-            texts = (s.lower() for row in prepared.rows("train") for s in prepared.reports[row])
-            train_tokenizer(texts, folder, vocabulary)
+            train_tokenizer((sentence.lower() for sentence in corpus.training_texts()), folder, vocabulary)
         else:
             load_tokenizer(plan.text_encoder).save_pretrained(str(folder))
     fabric.barrier()
@@ -354,7 +369,7 @@ class Run:
     out: Path
     plan: Recipe
     model: Any
-    loaders: dict[str, Loader]
+    loaders: dict[str, Batches]
     log: Log
     seed: int
 
@@ -435,6 +450,6 @@ class Run:
             )
 
 
-def validate(model: Any, loader: Loader | None) -> dict[str, float]:
+def validate(model: Any, loader: Any) -> dict[str, float]:
     """Retrieval on the validation split, by every process alike; nothing where there is no such split."""
     return {} if loader is None else rank_pairs(model, loader, draws=0).numbers

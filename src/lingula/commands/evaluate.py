@@ -142,7 +142,7 @@ def open_corpus(made: dict[str, Any], corpus: Path | None) -> PreparedCorpus:
     from lingula.registry import UserError
 
     trained_on = made["corpus"]
-    prepared = PreparedCorpus.open(corpus or Path(trained_on["folder"]))
+    prepared = PreparedCorpus.open(corpus or trained_on["folder"])
     same_name = prepared.name == trained_on["name"]
     if corpus is None and same_name and prepared.fingerprint != trained_on["fingerprint"]:
         raise UserError(

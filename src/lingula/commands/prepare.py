@@ -17,6 +17,7 @@ def prepare(
     test_fraction: float = 0.1,
     split_seed: int = 0,
     skip_bad_rows: bool = False,
+    shards: str | None = None,
 ) -> None:
     """Read a corpus once into an index and memory-mapped pixels.
 
@@ -30,10 +31,16 @@ def prepare(
         split_seed: of that draw.
         skip_bad_rows: leave out rows with a missing or unreadable film, an empty report, a box outside its film or a
             mask of another size, one line each, instead of stopping at the first.
+        shards: also write the training and the validation split to this folder or URL (anything fsspec reaches:
+            `s3://bucket/corpus`), from where `lingula pretrain --corpus` streams them. Several preparations may go to
+            one URL, as the pieces of a corpus that is larger than a disk.
     """
     from lingula.data.preparation import prepare as prepare_corpus
+    from lingula.data.shards import write_shards
 
-    prepare_corpus(corpus, out, size, workers, val_fraction, test_fraction, split_seed, skip_bad_rows)
+    prepared = prepare_corpus(corpus, out, size, workers, val_fraction, test_fraction, split_seed, skip_bad_rows)
+    if shards is not None:
+        write_shards(prepared, shards)
 
 
 prepare.choices = CORPORA  # type: ignore[attr-defined]

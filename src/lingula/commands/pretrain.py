@@ -12,7 +12,7 @@ from typing import Any
 
 
 def pretrain(
-    corpus: Path,
+    corpus: str | Path,
     out: Path,
     method: str = "cm-cgns",
     recipe: str = "paper",
@@ -49,7 +49,8 @@ def pretrain(
     Everything that is not given comes from the method's recipe; `lingula list methods --json` shows the recipes.
 
     Args:
-        corpus: folder of a prepared corpus (`lingula prepare`).
+        corpus: folder of a prepared corpus (`lingula prepare`), or folder or URL of its shards
+            (`lingula prepare --shards`), which are streamed.
         out: folder of the run: checkpoints, metrics.jsonl, TensorBoard events, run.json.
         method: what to train; see `lingula list methods`.
         recipe: `paper`, `official` or `scratch` (no pre-trained weights needed).
@@ -99,7 +100,7 @@ def pretrain(
         recipe_of,
         resolve,
     )
-    from lingula.data.prepared import PreparedCorpus
+    from lingula.data.shards import open_corpus
     from lingula.log import Log
     from lingula.methods import METHODS
     from lingula.registry import UserError
@@ -128,7 +129,7 @@ def pretrain(
         "checkpoint_every": checkpoint_every,
     }
     check(method, plan, counts, seed, accelerator)
-    prepared = PreparedCorpus.open(corpus)
+    opened = open_corpus(corpus)
     fabric = make_fabric(accelerator, devices, nodes, precision_of(plan.precision, accelerator))
     made = {
         "method": method,
@@ -144,14 +145,14 @@ def pretrain(
         "processes": devices * nodes,
         "precision": str(fabric.strategy.precision.precision),
         "corpus": {
-            "name": prepared.name,
-            "fingerprint": prepared.fingerprint,
-            "folder": str(Path(corpus).resolve()),
+            "name": opened.name,
+            "fingerprint": opened.fingerprint,
+            "folder": str(corpus) if "://" in str(corpus) else str(Path(corpus).resolve()),
         },
     }
     state = find(out, made, resume)  # before the other processes start, so that a refusal is said once
     fabric.launch()
-    model, config, loaders = build(fabric, prepared, plan, method, out, vocabulary, seed, fresh=state is None)
+    model, config, loaders = build(fabric, opened, plan, method, out, vocabulary, seed, fresh=state is None)
     if checkpoint_activations:
         forget_activations(model)
     if compile:
@@ -170,7 +171,7 @@ def pretrain(
         parameters = sum(p.numel() for p in model.parameters())
         noun = "pairs" if model.uses_text else "films"
         fabric.print(
-            f"{method} ({recipe}) on {prepared.name}: {len(loaders['train'].rows)} {noun}, "
+            f"{method} ({recipe}) on {opened.name}: {loaders['train'].studies} {noun}, "
             f"{len(loaders['train'])} steps an epoch, {parameters / 1e6:.1f} M parameters, {made['precision']}"
         )
     run = Run(fabric, out, plan, model, loaders, Log(fabric, out, state[0].total if state else 0, quiet), seed)

@@ -129,7 +129,7 @@ def open_corpus(made: dict[str, Any], folder: Path | None) -> PreparedCorpus:
     """
     from lingula.data.prepared import PreparedCorpus
 
-    prepared = PreparedCorpus.open(folder or Path(made["corpus"]["folder"]))
+    prepared = PreparedCorpus.open(folder or made["corpus"]["folder"])
     if prepared.fingerprint != made["corpus"]["fingerprint"]:
         raise UserError(
             f"the run was trained on another corpus than {prepared.folder}: expected {made['corpus']['name']} with "

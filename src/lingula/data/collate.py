@@ -17,7 +17,12 @@ SWAP, MOST_SWAPS = 0.6, 8  # LoVT: the number of swaps is geometric, each is fol
 
 
 def collate_reports(
-    tokens: Tokens, rows: np.ndarray, meaning: np.ndarray | None = None, sentences: str = "whole", seed: int = 0
+    tokens: Tokens,
+    rows: np.ndarray,
+    meaning: np.ndarray | None = None,
+    sentences: str = "whole",
+    seed: int = 0,
+    keys: np.ndarray | None = None,
 ) -> Reports:
     """Reports of the given rows side by side, without a loop over tokens.
 
@@ -27,7 +32,8 @@ def collate_reports(
         meaning: ``(all sentences,)`` int64 codes, where the truth is known.
         sentences: ``whole`` reports as they are; ``one`` sentence of each at random, as ConVIRT takes; all of them
             ``shuffled``, as PRIOR; or with a few ``swapped``, as LoVT.
-        seed: of the sentences' draw, which is a function of (seed, row).
+        seed: of the sentences' draw, which is a function of (seed, key).
+        keys: ``(B,)`` int64, what the draw of each report goes by; by default its row.
     """
     starts, lengths = tokens.offsets[rows], np.diff(tokens.offsets)[rows]
     counts = tokens.sentences[rows]
@@ -37,7 +43,7 @@ def collate_reports(
     local, word = tokens.sentence[source], tokens.word[source]
     chosen = np.broadcast_to(np.arange(counts.max()), (len(rows), counts.max()))  # (B, S) old place of each sentence
     if sentences != "whole":
-        chosen, counts = draw_sentences(sentences, counts, seed, rows)
+        chosen, counts = draw_sentences(sentences, counts, seed, rows if keys is None else keys)
         source, local, word, mask = _rearranged(source, local, word, mask, chosen)
     first = np.cumsum(counts) - counts  # (B,) number of the batch's sentences before each report
     report_of_sentence = np.repeat(np.arange(len(rows)), counts)
@@ -59,13 +65,13 @@ def collate_reports(
     )
 
 
-def draw_sentences(how: str, counts: np.ndarray, seed: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def draw_sentences(how: str, counts: np.ndarray, seed: int, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which sentences of each report are read, and in which order.
 
     Args:
         how: ``one``, ``shuffled`` or ``swapped``.
         counts: ``(B,)`` sentences of each report.
-        seed, rows: the draw of a report is a function of (seed, row).
+        seed, keys: the draw of a report is a function of (seed, key).
     Returns:
         ``(B, S)`` old place of each sentence, anything beyond its count, and the ``(B,)`` new counts.
     Raises:
@@ -74,14 +80,14 @@ def draw_sentences(how: str, counts: np.ndarray, seed: int, rows: np.ndarray) ->
     if how not in SENTENCES:
         raise UserError(f"sentences must be one of {', '.join(SENTENCES)}, got '{how}'")
     most = counts.max()
-    uniform = keyed_uniform(seed, torch.from_numpy(rows), max(3 * MOST_SWAPS, int(most))).numpy()
+    uniform = keyed_uniform(seed, torch.from_numpy(keys), max(3 * MOST_SWAPS, int(most))).numpy()
     if how == "one":
         return (uniform[:, :1] * counts[:, None]).astype(np.int64), np.minimum(counts, 1)
     if how == "shuffled":
         late = np.where(np.arange(most) < counts[:, None], 0.0, 1.0)
         return (uniform[:, :most] + late).argsort(1, kind="stable"), counts
-    order = np.tile(np.arange(most), (len(rows), 1))
-    every, swapping = np.arange(len(rows)), counts > 1
+    order = np.tile(np.arange(most), (len(keys), 1))
+    every, swapping = np.arange(len(keys)), counts > 1
     for swap in range(MOST_SWAPS):
         more, one, other = uniform[:, 3 * swap], uniform[:, 3 * swap + 1], uniform[:, 3 * swap + 2]
         swapping = swapping & (more < SWAP)

@@ -7,11 +7,12 @@ number of processes sees the same global batches, and a resume in the middle of 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
-from lingula.batch import Batch
+from lingula.batch import Batch, Reports, send
 from lingula.data.collate import collate_reports
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import Tokens
@@ -32,16 +33,16 @@ def meaning_codes(corpus: PreparedCorpus) -> np.ndarray | None:
     return pd.factorize(np.asarray(flat, dtype=object))[0].astype(np.int64)
 
 
-class Loader:
-    """Batches of one split.
+class Batches:
+    """Batches of films and their reports. Its heirs say which studies a batch holds, and where these are.
 
     Args:
-        corpus: prepared.
-        rows: the studies to draw from; those without a report are left out where ``tokens`` are given.
+        stored: side of the stored films, pixels.
+        studies: how many there are to draw from.
+        called: what they are, for messages: "kermany: 3250 studies".
         image_size: H = W in pixels of what the encoder sees.
         resize_to: side to which films come before the crop; ``image_size`` for no crop.
         batch_size: B, per process.
-        tokens: of the whole corpus; ``None`` for films alone.
         training: shuffle, crop at random and leave out the last, smaller batch; else in order, centre crop, all rows.
         seed: of order, crops and the batches' own seeds.
         device: where batches go; films travel as bytes.
@@ -49,6 +50,109 @@ class Loader:
         views: V random views of each film, drawn apart; one centre crop where this is not training.
         augmentation: how a view is drawn.
         sentences: which sentences of a report are read in training, one of :data:`lingula.data.collate.SENTENCES`.
+    Raises:
+        UserError: where not one batch can be made.
+    """
+
+    def __init__(
+        self,
+        stored: int,
+        studies: int,
+        called: str,
+        image_size: int,
+        resize_to: int,
+        batch_size: int,
+        training: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        processes: int = 1,
+        views: int = 1,
+        augmentation: Augmentation | None = None,
+        sentences: str = "whole",
+    ) -> None:
+        if resize_to < image_size:
+            raise UserError(f"films resized to {resize_to} px cannot be cropped to {image_size} px")
+        self.stored, self.studies = stored, studies
+        self.image_size, self.resize_to, self.batch_size = image_size, resize_to, batch_size
+        self.training, self.seed, self.device = training, seed, torch.device(device)
+        self.rank, self.processes = rank, processes
+        self.views = views if training else 1
+        self.augmentation = augmentation or Augmentation()
+        self.sentences = sentences if training else "whole"
+        everyone = batch_size * processes
+        self.steps = studies // everyone if training else -(-studies // everyone)
+        if self.steps == 0:
+            raise UserError(f"{called} do not fill one batch of {everyone}; choose a smaller --batch_size")
+
+    def __len__(self) -> int:
+        """Batches of one epoch."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One pass."""
+        for step in range(self.steps):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> Batch:
+        """The ``step``-th batch, counted over epochs."""
+        epoch, place = divmod(step, self.steps)
+        rows = self._rows(epoch, place)
+        # The batch's own seed differs from step to step, and not from process to process.
+        seed = int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0] >> 1)
+        reports = self._reports(rows, self.seed + 1_000_003 * epoch + SENTENCES_APART)
+        reports = None if reports is None else reports.to(self.device)
+        keys = send(torch.from_numpy(rows), self.device)
+        return Batch(self._images(rows, keys, epoch), keys, seed, reports, step)
+
+    def _rows(self, epoch: int, place: int) -> np.ndarray:
+        """This process's ``(B,)`` studies of a batch."""
+        raise NotImplementedError
+
+    def _reports(self, rows: np.ndarray, seed: int) -> Reports | None:
+        """Of these studies; ``None`` for films alone."""
+        raise NotImplementedError
+
+    def _films(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Stored films, ``(n, size, size)`` uint8, and where among them these studies' lie."""
+        raise NotImplementedError
+
+    def _images(self, rows: np.ndarray, keys: torch.Tensor, epoch: int) -> torch.Tensor:
+        """``(B, V, 1, H, W)`` in [-1, 1]."""
+        stored, places = self._films(rows)
+        room = self.resize_to - self.image_size
+        seeds = [self.seed + 1_000_003 * epoch + 15_485_863 * view for view in range(self.views)]
+        if self.stored == self.resize_to and (self.augmentation.is_window or not self.training):
+            # Windows of films as they are stored: a copy of their rows of pixels, and nothing else.
+            if self.training:
+                corners = [crop_corners(seed, torch.from_numpy(rows), room) for seed in seeds]
+            else:
+                corners = [centre_corners(len(rows), room, torch.device("cpu"))]
+            windows = torch.stack([self._windows(stored, places, of_view) for of_view in corners], dim=1)
+            return to_unit_range(send(windows, self.device))[:, :, None]
+        films = resize(send(torch.from_numpy(stored[places]), self.device), self.resize_to)
+        if self.training:
+            views = [augment(films, self.augmentation, self.image_size, seed, keys) for seed in seeds]
+        else:
+            views = [crop(films, centre_corners(len(rows), room, self.device), self.image_size)]
+        return to_unit_range(torch.stack(views, dim=1))[:, :, None]
+
+    def _windows(self, stored: np.ndarray, places: np.ndarray, corners: torch.Tensor) -> torch.Tensor:
+        """``(B, H, W)`` uint8: of each film the window at its ``(B, 2)`` corner (y, x)."""
+        side = (self.image_size, self.image_size)
+        windows = np.lib.stride_tricks.sliding_window_view(stored, side, axis=(1, 2))
+        return torch.from_numpy(windows[places, *corners.numpy().T])
+
+
+class Loader(Batches):
+    """Batches of one split of a prepared corpus.
+
+    Args:
+        corpus: prepared.
+        rows: the studies to draw from; those without a report are left out where ``tokens`` are given.
+        image_size, resize_to, batch_size: as in :class:`Batches`.
+        tokens: of the whole corpus; ``None`` for films alone.
+        training, seed, device, settings: as in :class:`Batches`.
     Raises:
         UserError: where not one batch can be made.
     """
@@ -64,55 +168,16 @@ class Loader:
         training: bool = False,
         seed: int = 0,
         device: torch.device | str = "cpu",
-        rank: int = 0,
-        processes: int = 1,
-        views: int = 1,
-        augmentation: Augmentation | None = None,
-        sentences: str = "whole",
+        **settings: Any,
     ) -> None:
-        if resize_to < image_size:
-            raise UserError(f"films resized to {resize_to} px cannot be cropped to {image_size} px")
         if tokens is not None:
             rows = rows[tokens.sentences[rows] > 0]
         self.corpus, self.rows, self.tokens = corpus, rows, tokens
-        self.image_size, self.resize_to, self.batch_size = image_size, resize_to, batch_size
-        self.training, self.seed, self.device = training, seed, torch.device(device)
-        self.rank, self.processes = rank, processes
-        self.views = views if training else 1
-        self.augmentation = augmentation or Augmentation()
-        self.sentences = sentences if training else "whole"
-        self._shuffled: tuple[tuple[int, int], np.ndarray] | None = None
         self.meaning = meaning_codes(corpus) if tokens is not None else None
-        everyone = batch_size * processes
-        self.steps = len(rows) // everyone if training else -(-len(rows) // everyone)
-        if self.steps == 0:
-            raise UserError(
-                f"{corpus.name}: {len(rows)} studies{' with a report' if tokens is not None else ''} do not fill one "
-                f"batch of {everyone}; choose a smaller --batch_size"
-            )
-
-    def __len__(self) -> int:
-        """Batches of one epoch."""
-        return self.steps
-
-    def __iter__(self) -> Iterator[Batch]:
-        """One pass."""
-        for step in range(self.steps):
-            yield self.batch(step)
-
-    def batch(self, step: int) -> Batch:
-        """The ``step``-th batch, counted over epochs."""
-        epoch, place = divmod(step, self.steps)
-        rows = self._order(epoch)[place * self.batch_size * self.processes :][: self.batch_size * self.processes]
-        rows = rows[self.rank * self.batch_size :][: self.batch_size]
-        # The batch's own seed differs from step to step, and not from process to process.
-        seed = int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0] >> 1)
-        reports = None
-        if self.tokens is not None:
-            drawn = self.seed + 1_000_003 * epoch + SENTENCES_APART
-            reports = collate_reports(self.tokens, rows, self.meaning, self.sentences, drawn).to(self.device)
-        keys = torch.from_numpy(rows).to(self.device)
-        return Batch(self._images(rows, keys, epoch), keys, seed, reports, step)
+        self._shuffled: tuple[tuple[int, int], np.ndarray] | None = None
+        called = f"{corpus.name}: {len(rows)} studies{' with a report' if tokens is not None else ''}"
+        sizes = (image_size, resize_to, batch_size)
+        super().__init__(corpus.size, len(rows), called, *sizes, training, seed, device, **settings)
 
     def _order(self, epoch: int) -> np.ndarray:
         if not self.training:
@@ -122,27 +187,12 @@ class Loader:
             self._shuffled = (key, np.random.default_rng(key).permutation(self.rows))
         return self._shuffled[1]
 
-    def _images(self, rows: np.ndarray, keys: torch.Tensor, epoch: int) -> torch.Tensor:
-        """``(B, V, 1, H, W)`` in [-1, 1]."""
-        room = self.resize_to - self.image_size
-        seeds = [self.seed + 1_000_003 * epoch + 15_485_863 * view for view in range(self.views)]
-        if self.corpus.size == self.resize_to and (self.augmentation.is_window or not self.training):
-            # Windows of films as they are stored: a copy of their rows of pixels, and nothing else.
-            if self.training:
-                corners = [crop_corners(seed, torch.from_numpy(rows), room) for seed in seeds]
-            else:
-                corners = [centre_corners(len(rows), room, torch.device("cpu"))]
-            windows = torch.stack([self._windows(rows, of_view) for of_view in corners], dim=1)
-            return to_unit_range(windows.to(self.device, non_blocking=True))[:, :, None]
-        films = resize(torch.from_numpy(self.corpus.pixels[rows]).to(self.device, non_blocking=True), self.resize_to)
-        if self.training:
-            views = [augment(films, self.augmentation, self.image_size, seed, keys) for seed in seeds]
-        else:
-            views = [crop(films, centre_corners(len(rows), room, self.device), self.image_size)]
-        return to_unit_range(torch.stack(views, dim=1))[:, :, None]
+    def _rows(self, epoch: int, place: int) -> np.ndarray:
+        everyone = self._order(epoch)[place * self.batch_size * self.processes :][: self.batch_size * self.processes]
+        return everyone[self.rank * self.batch_size :][: self.batch_size]
 
-    def _windows(self, rows: np.ndarray, corners: torch.Tensor) -> torch.Tensor:
-        """``(B, H, W)`` uint8: of each film the window at its ``(B, 2)`` corner (y, x)."""
-        side = (self.image_size, self.image_size)
-        windows = np.lib.stride_tricks.sliding_window_view(self.corpus.pixels, side, axis=(1, 2))
-        return torch.from_numpy(windows[rows, *corners.numpy().T])
+    def _reports(self, rows: np.ndarray, seed: int) -> Reports | None:
+        return None if self.tokens is None else collate_reports(self.tokens, rows, self.meaning, self.sentences, seed)
+
+    def _films(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.corpus.pixels, rows

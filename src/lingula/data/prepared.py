@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,10 @@ class PreparedCorpus:
         import pandas as pd
 
         folder = Path(path)
+        if "://" in str(path) or any(folder.glob("*/shards.json")):
+            raise UserError(
+                f"{path} holds shards, which are for pre-training; measure on a prepared corpus (--corpus FOLDER)"
+            )
         if not folder.is_dir():
             raise UserError(f'no prepared corpus at {folder}: no such folder; make one with "lingula prepare"')
         meta = read_meta(folder)
@@ -145,6 +149,10 @@ class PreparedCorpus:
         """The sentences of every study; an empty list for a film without a report."""
         return [list(sentences) for sentences in self.index["sentences"]]
 
+    def training_texts(self) -> Iterator[str]:
+        """The sentences of the training split, as a vocabulary is learnt from them."""
+        return (sentence for row in self.rows("train") for sentence in self.reports[row])
+
     @cached_property
     def mask_names(self) -> list[str]:
         """What some of the films have a mask of, sorted."""
@@ -200,6 +208,30 @@ class PreparedCorpus:
                 raise UserError(f"corpus {self.name} has no boxes '{name}'{hint}")
         wanted = set(names)
         return np.flatnonzero([wanted <= set(looked_for) for looked_for in self.index["annotated"]])
+
+    def write_part(self, rows: np.ndarray, folder: Path) -> None:
+        """Write a prepared corpus of these studies alone, with its parent's fingerprint.
+
+        Args:
+            rows: ascending positions.
+            folder: where; made if need be.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        index = self.index.iloc[rows]
+        boxes = self.boxes[self.boxes["row"].isin(rows)]
+        mask_rows = self.mask_rows[self.mask_rows["row"].isin(rows)]
+        index.to_parquet(folder / "index.parquet", index=False)
+        for table, file in ((boxes, "boxes.parquet"), (mask_rows, "masks.parquet")):
+            table.assign(row=np.searchsorted(rows, table["row"])).to_parquet(folder / file, index=False)
+        np.save(folder / "pixels.npy", self.pixels[rows])
+        np.save(folder / "masks.npy", self._packed_masks[mask_rows.index])
+        of_split = {split: index[index["split"] == split] for split in SPLITS}
+        meta = {
+            **self.meta,
+            "studies": {split: len(own) for split, own in of_split.items()},
+            "patients": {split: own["patient_id"].nunique() for split, own in of_split.items()},
+        }
+        (folder / "corpus.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
 def packed_bytes(size: int) -> int:

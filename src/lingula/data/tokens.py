@@ -86,7 +86,9 @@ class Tokens:
         return len(self.sentences)
 
 
-def tokenise(reports: Sequence[Sequence[str]], tokenizer: Any, max_tokens: int = 256) -> Tokens:
+def tokenise(
+    reports: Sequence[Sequence[str]], tokenizer: Any, max_tokens: int = 256, most_unknown: float = 1 / 3
+) -> Tokens:
     """Tokenise reports sentence by sentence; equal sentences are tokenised once.
 
     Text is lower-cased. A sentence that no longer fits is dropped whole, with all after it; a first sentence that does
@@ -96,8 +98,9 @@ def tokenise(reports: Sequence[Sequence[str]], tokenizer: Any, max_tokens: int =
         reports: the sentences of each report; an empty list for a film without text.
         tokenizer: of :func:`load_tokenizer`.
         max_tokens: the longest report, specials included.
+        most_unknown: share of tokens that may be unknown to the tokenizer.
     Raises:
-        UserError: if a third of the tokens or more are unknown to the tokenizer.
+        UserError: if more are.
     """
     lowered = [[sentence.lower() for sentence in report] for report in reports]
     unique = list(dict.fromkeys(sentence for report in lowered for sentence in report))
@@ -135,8 +138,8 @@ def tokenise(reports: Sequence[Sequence[str]], tokenizer: Any, max_tokens: int =
         kept.append(count)
     flat = np.asarray(ids, dtype=np.int32)
     real = flat[np.asarray(places) >= 0]
-    if len(real) and (real == tokenizer.unk_token_id).mean() > 1 / 3:
-        share = (real == tokenizer.unk_token_id).mean()
+    share = (real == tokenizer.unk_token_id).mean() if len(real) else 0.0
+    if share > most_unknown:
         raise UserError(f"the tokenizer does not know {share:.0%} of the tokens; it was made for another language")
     lengths = [len(report) for report in reports]
     return Tokens(
