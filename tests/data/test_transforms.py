@@ -152,3 +152,10 @@ def test_a_view_belongs_to_seed_and_film_and_probabilities_are_shares():
     assert not torch.equal(augment(films, TWO_VIEWS, 16, 8, keys), views)
     mirrored = (views[:, 8, 0] > views[:, 8, -1]).double().mean()
     assert abs(mirrored - 0.5) < 0.03  # 3.8 standard deviations
+
+
+def test_bytes_come_to_the_unit_range_as_numbers_do():
+    every = torch.arange(256, dtype=torch.uint8).view(2, 1, 8, 16).transpose(2, 3)  # not contiguous
+    assert torch.equal(to_unit_range(every), to_unit_range(every.float()))
+    assert to_unit_range(every)[0, 0, 0, 0] == -1.0
+    assert to_unit_range(every)[1, 0, -1, -1] == 1.0

@@ -128,20 +128,16 @@ class Batches:
                 corners = [crop_corners(seed, torch.from_numpy(rows), room) for seed in seeds]
             else:
                 corners = [centre_corners(len(rows), room, torch.device("cpu"))]
-            windows = torch.stack([self._windows(stored, places, of_view) for of_view in corners], dim=1)
-            return to_unit_range(send(windows, self.device))[:, :, None]
+            side = (self.image_size, self.image_size)
+            windows = np.lib.stride_tricks.sliding_window_view(stored, side, axis=(1, 2))
+            y, x = torch.stack(corners, dim=1).numpy().transpose(2, 0, 1)  # (B, V) each
+            return to_unit_range(send(torch.from_numpy(windows[places[:, None], y, x]), self.device))[:, :, None]
         films = resize(send(torch.from_numpy(stored[places]), self.device), self.resize_to)
         if self.training:
             views = [augment(films, self.augmentation, self.image_size, seed, keys) for seed in seeds]
         else:
             views = [crop(films, centre_corners(len(rows), room, self.device), self.image_size)]
         return to_unit_range(torch.stack(views, dim=1))[:, :, None]
-
-    def _windows(self, stored: np.ndarray, places: np.ndarray, corners: torch.Tensor) -> torch.Tensor:
-        """``(B, H, W)`` uint8: of each film the window at its ``(B, 2)`` corner (y, x)."""
-        side = (self.image_size, self.image_size)
-        windows = np.lib.stride_tricks.sliding_window_view(stored, side, axis=(1, 2))
-        return torch.from_numpy(windows[places, *corners.numpy().T])
 
 
 class Loader(Batches):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lingula.keyed import keyed_uniform
+
+UNIT_RANGE = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)
 
 
 def resize(films: Tensor, size: int) -> Tensor:
@@ -40,6 +44,9 @@ def crop(films: Tensor, corners: Tensor, size: int) -> Tensor:
 
 def to_unit_range(films: Tensor) -> Tensor:
     """Grey values in [0, 255] to float32 in [-1, 1], as the field's ``Normalize(0.5, 0.5)`` does."""
+    if films.dtype == torch.uint8 and films.device.type == "cpu":  # looked up: a third of the time
+        rows = films.contiguous().numpy().reshape(-1, films.shape[-1])
+        return torch.from_numpy(cv2.LUT(rows, UNIT_RANGE)).reshape(films.shape)
     return films.to(torch.float32, copy=True).div_(127.5).sub_(1.0)
 
 
