@@ -1,0 +1,1 @@
+"""What a training step costs, by formula, and the formulas against real steps. `python benchmarks/cost` prints all."""
