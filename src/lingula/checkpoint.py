@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lingula.gather import world
 from lingula.registry import UserError
 
 
@@ -35,19 +36,27 @@ class Progress:
 def save_checkpoint(run: Path, model: Any, optimizer: Any, progress: Progress, scaler: Any = None) -> None:
     """Write a whole checkpoint, then let ``latest`` name it, then delete the one before.
 
-    At every moment ``latest`` names a whole checkpoint: it can be killed anywhere. ``scaler`` is the loss scale of
-    16-mixed.
+    At every moment ``latest`` names a whole checkpoint: it can be killed anywhere. Every process calls this, for a
+    sharded model is put together from all of them, and the first one writes: the same files, sharded or not. ``scaler``
+    is the loss scale of 16-mixed.
     """
     import torch
     from safetensors.torch import save_file
 
+    weights = {key: _whole(value) for key, value in model.state_dict().items()}
+    state = {"optimizer": optimizer.state_dict()}
+    state["optimizer"]["state"] = {
+        place: {name: _whole(value) for name, value in moments.items()}
+        for place, moments in state["optimizer"]["state"].items()
+    }
+    if world()[0] != 0:
+        return
     name = f"checkpoint-{progress.total:06d}"
     partial = run / f"{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    weights = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
+    weights = {key: value.detach().contiguous().clone() for key, value in weights.items()}
     save_file(weights, partial / "weights.safetensors")
-    state = {"optimizer": optimizer.state_dict()}
     if scaler is not None:
         state["scaler"] = scaler.state_dict()
     torch.save(state, partial / "state.pt")
@@ -60,6 +69,16 @@ def save_checkpoint(run: Path, model: Any, optimizer: Any, progress: Progress, s
     for old in run.glob("checkpoint-*"):
         if old.name != name:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _whole(value: Any) -> Any:
+    """A sharded tensor put together, which only the first process keeps, on the CPU; anything else as it is."""
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(value, DTensor):
+        return value
+    whole = value.full_tensor()
+    return whole.cpu() if world()[0] == 0 else None
 
 
 def checkpoint_folder(run: Path) -> Path | None:
@@ -103,6 +122,23 @@ def load_state(run: Path) -> tuple[Progress, dict[str, Any]] | None:
         return None
     state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     return Progress(**json.loads((folder / "progress.json").read_text())), state
+
+
+def load_moments(optimizer: Any, state: dict[str, Any]) -> None:
+    """Give an optimiser its state of a checkpoint, and each process its part of it where the weights are sharded."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    def part(value: Any, weight: Any) -> Any:
+        if not isinstance(weight, DTensor) or value.shape != weight.shape:
+            return value
+        return distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
+
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    parts = {
+        place: {name: part(value, weights[place]) for name, value in moments.items()}
+        for place, moments in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": parts})
 
 
 def read_run(run: Path) -> dict[str, Any]:

@@ -131,6 +131,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool = True) -> tor
     Raises:
         ValueError: for another optimiser.
     """
+    from torch.distributed.tensor import DTensor
+
     if recipe.optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got '{recipe.optimizer}'")
     groups = []
@@ -156,7 +158,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool = True) -> tor
 
         return Lars(groups, recipe.learning_rate, momentum=recipe.momentum)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, fused=fused)
+        sharded = any(isinstance(p, DTensor) for p in model.parameters())  # torch has no such kernel for these
+        return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, fused=fused and not sharded)
     adam = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return adam(groups, recipe.learning_rate, recipe.betas, fused=fused)
 

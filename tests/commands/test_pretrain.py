@@ -133,13 +133,13 @@ def test_a_resume_brings_back_the_loss_scale_of_16_mixed(tiny_corpus, tmp_path, 
 
 
 def test_moments_are_loaded_where_the_parameters_have_gone(tiny_corpus, tmp_path, monkeypatch):
-    """On a GPU ``fabric.setup`` moves the parameters; moments loaded before stay behind. Here we look at the order."""
+    """On a GPU ``setup_module`` moves the parameters; moments loaded before stay behind. Here we look at the order."""
     from lightning.fabric import Fabric
 
     settings = {**SMALL, "epochs": [2, 0], "checkpoint_every": 1, "quiet": True}
     stop(monkeypatch, 3, tiny_corpus, tmp_path / "run", **settings)
     calls = []
-    for owner, name in ((Fabric, "setup"), (torch.optim.Optimizer, "load_state_dict")):
+    for owner, name in ((Fabric, "setup_module"), (torch.optim.Optimizer, "load_state_dict")):
 
         def watched(self, *arguments, _name=name, _real=getattr(owner, name), **named):
             calls.append(_name)
@@ -147,7 +147,7 @@ def test_moments_are_loaded_where_the_parameters_have_gone(tiny_corpus, tmp_path
 
         monkeypatch.setattr(owner, name, watched)
     pretrain(tiny_corpus, tmp_path / "run", resume=True, **settings)
-    assert calls == ["setup", "load_state_dict"]
+    assert calls == ["setup_module", "load_state_dict"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -252,6 +252,16 @@ def test_refusals(tiny_corpus, tmp_path):
         pretrain(tiny_corpus, tmp_path / "f", image_encoder="resnet5O", **SMALL)
     with pytest.raises(UserError, match="no prepared corpus at"):
         pretrain(tmp_path / "nowhere", tmp_path / "g", **SMALL)
+
+
+def test_what_does_not_go_with_fsdp(tiny_corpus, tmp_path):
+    settings = {**SMALL, "fsdp": True, "accelerator": "cpu"}
+    with pytest.raises(UserError, match="there is one; give --devices 2 or more"):
+        pretrain(tiny_corpus, tmp_path, **settings)
+    with pytest.raises(UserError, match="give --precision bf16-mixed or 32"):
+        pretrain(tiny_corpus, tmp_path, devices=2, precision="16-mixed", **settings)
+    with pytest.raises(UserError, match="that --compile would make one"):
+        pretrain(tiny_corpus, tmp_path, devices=2, compile=True, **settings)
 
 
 def test_a_run_is_never_overwritten_nor_resumed_as_another(tiny_corpus, tmp_path):

@@ -26,8 +26,9 @@ def terms(run):
     return [row for row in rows if "train/global" in row]
 
 
-def test_two_processes_train_one_model_and_write_once(tiny_corpus, tmp_path):
-    done = lingula("pretrain", "--corpus", tiny_corpus, "--out", tmp_path / "two", "--devices", "2", *SMALL)
+@pytest.mark.parametrize("split", [(), ("--fsdp",)], ids=["whole", "sharded"])
+def test_two_processes_train_one_model_and_write_once(tiny_corpus, tmp_path, split):
+    done = lingula("pretrain", "--corpus", tiny_corpus, "--out", tmp_path / "two", "--devices", "2", *split, *SMALL)
     assert done.returncode == 0, done.stderr
     rows = terms(tmp_path / "two")
     assert [row["step"] for row in rows] == list(range(1, 10))  # 24 pairs, 8 a step, 3 epochs

@@ -1,4 +1,5 @@
-"""One process and two give equal gradients for the same global batch: of every method and every recipe of it.
+"""One process and two give equal gradients for the same global batch: of every method and every recipe of it. The two
+hold the whole model each, as with DDP, or a part of it (:mod:`lingula.sharding`).
 
 The two processes are this file run as a script, which forks once for all the checks. Statistics of a batch are another
 matter (each process has its own): every BatchNorm stands still here.
@@ -6,6 +7,7 @@ matter (each process has its own): every BatchNorm stands still here.
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -14,8 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from lingula.methods import METHODS
+from lingula.sharding import shard
 
 RECIPES = [(name, recipe) for name in METHODS for recipe in METHODS[name].recipes]
 STEPS = 2  # the second sees what after_step has moved
@@ -47,17 +51,28 @@ def build(name, recipe_name, options, make_method):
 def work(rank, folder, make_method):
     halves, plans = torch.load(folder / "plan.pt", weights_only=False)
     shown = {}
+    mesh = dist.init_device_mesh("cpu", (2,))
     for plan in plans:
         model = build(*plan, make_method)
-        steps = []
+        sharded = shard(copy.deepcopy(model), mesh)
+        steps, sharded_steps = [], []
         for half in halves:
             found = step(model, half[rank])
             for grad in found["grads"].values():  # as DDP averages them
                 dist.all_reduce(grad)
                 grad /= 2
             steps.append(found)
+            found = step(sharded, half[rank])
+            found["grads"] = {name: whole(grad) for name, grad in found["grads"].items()}
+            sharded_steps.append(found)
         shown[plan[:2]] = {"steps": steps, "buffers": dict(model.named_buffers())}
+        held = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in sharded.parameters())
+        shown["sharded", *plan[:2]] = {"steps": sharded_steps, "buffers": dict(sharded.named_buffers()), "held": held}
     return shown
+
+
+def whole(tensor):
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def main() -> None:
@@ -102,21 +117,35 @@ def two(wholes, tiny, tmp_path_factory):
 @pytest.mark.parametrize("name", RECIPES, ids="-".join)
 def test_two_halves_give_the_gradient_of_the_whole(wholes, two, name, tiny):
     model = build(*plan_of(*name, tiny), tiny.method)
-    for number, whole in enumerate(wholes):
-        found = step(model, whole)
-        halves = [two[rank][name]["steps"][number] for rank in range(2)]
-        for term, value in found["terms"].items():
-            mean = (halves[0]["terms"][term] + halves[1]["terms"][term]) / 2
-            torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-7, check_dtype=False, msg=f"{number}: {term}")
-        assert any(grad.abs().max() > 0 for grad in found["grads"].values())
-        for half in halves:
-            assert half["grads"].keys() == found["grads"].keys()
-            for key, grad in found["grads"].items():
-                scale = grad.abs().max().item()
-                torch.testing.assert_close(half["grads"][key], grad, rtol=1e-5, atol=1e-5 * scale + 1e-9, msg=key)
+    ways = name, ("sharded", *name)
+    for number, batch in enumerate(wholes):
+        found = step(model, batch)
+        for way in ways:
+            compare(found, [two[rank][way]["steps"][number] for rank in range(2)], number)
     for key, buffer in model.named_buffers():
         for rank in range(2):
-            torch.testing.assert_close(two[rank][name]["buffers"][key], buffer, msg=key)
+            for way in ways:
+                torch.testing.assert_close(two[rank][way]["buffers"][key], buffer, msg=key)
+
+
+def compare(found, halves, number):
+    """One process's step with those of the two."""
+    for term, value in found["terms"].items():
+        mean = (halves[0]["terms"][term] + halves[1]["terms"][term]) / 2
+        torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-7, check_dtype=False, msg=f"{number}: {term}")
+    assert any(grad.abs().max() > 0 for grad in found["grads"].values())
+    for half in halves:
+        assert half["grads"].keys() == found["grads"].keys()
+        for key, grad in found["grads"].items():
+            scale = grad.abs().max().item()
+            torch.testing.assert_close(half["grads"][key], grad, rtol=1e-5, atol=1e-5 * scale + 1e-9, msg=key)
+
+
+def test_each_of_two_processes_holds_half_of_a_sharded_model(two, tiny):
+    for name in RECIPES:
+        held = [two[rank]["sharded", *name]["held"] for rank in range(2)]
+        whole = sum(p.numel() for p in build(*plan_of(*name, tiny), tiny.method).parameters())
+        assert max(held) < 0.51 * whole, name
 
 
 if __name__ == "__main__":

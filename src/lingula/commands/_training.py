@@ -19,7 +19,7 @@ import torch
 
 from lingula import __version__
 from lingula.api import TOWERS, build_method
-from lingula.checkpoint import Progress, load_state, save_checkpoint
+from lingula.checkpoint import Progress, load_moments, load_state, save_checkpoint
 from lingula.data.collate import SENTENCES
 from lingula.data.loader import Batches, Loader
 from lingula.data.prepared import PreparedCorpus
@@ -32,6 +32,7 @@ from lingula.nn.text_encoders import SMALL_BERT, freeze_layers, text_config
 from lingula.optim import OPTIMIZERS, SCHEDULES, Recipe, build_optimizer, learning_rate_at
 from lingula.registry import UserError, check_options, nearest
 from lingula.results import plain, write_json
+from lingula.sharding import callable_in_parts, shard
 from lingula.tasks.retrieval import rank_pairs
 from lingula.train import fit
 
@@ -163,14 +164,38 @@ def precision_of(precision: str, accelerator: str) -> str:
     return "32-true"
 
 
-def make_fabric(accelerator: str, devices: int, nodes: int, precision: str) -> Any:
+def check_fsdp(processes: int, precision: str, compile: bool) -> None:
+    """Refuse what a model cannot be together with that is split among processes.
+
+    Raises:
+        UserError: for one process, 16-mixed, or compiled encoders.
+    """
+    if processes == 1:
+        raise UserError("--fsdp splits the model among processes, and there is one; give --devices 2 or more")
+    if precision == "16-mixed":
+        raise UserError("--fsdp knows no loss scale, which 16-mixed needs; give --precision bf16-mixed or 32")
+    if compile:
+        raise UserError("--fsdp puts weights together between the blocks that --compile would make one; leave one out")
+
+
+def make_fabric(accelerator: str, devices: int, nodes: int, precision: str, sharded: bool) -> Any:
     """A Lightning Fabric that says nothing but warnings.
 
     Raises:
         UserError: where the machine has no such accelerator, or not as many.
     """
     from lightning.fabric import Fabric
+    from lightning.fabric.strategies import ModelParallelStrategy
     from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    processes = devices * nodes
+    strategy: Any = "ddp_find_unused_parameters_true" if processes > 1 else "auto"
+    if sharded:
+
+        def split(model: torch.nn.Module, mesh: Any) -> torch.nn.Module:
+            return shard(model, mesh["data_parallel"])
+
+        strategy = ModelParallelStrategy(split, data_parallel_size=processes, tensor_parallel_size=1)
 
     for name in ("lightning", "lightning.fabric", "lightning.pytorch"):  # importing them sets INFO
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -179,7 +204,7 @@ def make_fabric(accelerator: str, devices: int, nodes: int, precision: str) -> A
             accelerator=accelerator,
             devices=devices,
             num_nodes=nodes,
-            strategy="ddp_find_unused_parameters_true" if devices * nodes > 1 else "auto",
+            strategy=strategy,
             precision=precision,  # type: ignore[arg-type]
         )
     except (MisconfigurationException, RuntimeError, ValueError) as err:
@@ -363,12 +388,13 @@ def _tokenizer(fabric: Any, corpus: PreparedCorpus | ShardedCorpus, plan: Recipe
 
 @dataclasses.dataclass
 class Run:
-    """What all stages share."""
+    """What all stages share; ``wrapped`` is the model as Fabric set it up."""
 
     fabric: Any
     out: Path
     plan: Recipe
     model: Any
+    wrapped: Any
     loaders: dict[str, Batches]
     log: Log
     seed: int
@@ -400,9 +426,9 @@ class Run:
         loader.seed = self.seed + 7919 * number
         scaler = loss_scale(self.fabric)
         optimizer = build_optimizer(self.model, plan, fused=scaler is None)
-        model, fabric_optimizer = self.fabric.setup(self.model, optimizer)
-        if moments is not None:  # only now: the moments go where the parameters have gone
-            optimizer.load_state_dict(moments)
+        fabric_optimizer = self.fabric.setup_optimizers(optimizer)
+        if moments is not None:  # they go where the parameters have gone
+            load_moments(optimizer, moments)
         epoch = max(1, len(loader) // accumulate)
         warmup = min(round(plan.warmup_epochs * epoch), max(1, steps // 10))
         if stage.warmup_epochs is not None:
@@ -421,14 +447,13 @@ class Run:
                 log.validation(before + step, validate(self.model, self.loaders.get("val")))
             if step % checkpoint_every == 0 or step == steps:
                 self.fabric.barrier()
-                if self.fabric.is_global_zero:
-                    save_checkpoint(self.out, self.model, optimizer, Progress(number, step, before + step), scaler)
+                save_checkpoint(self.out, self.model, optimizer, Progress(number, step, before + step), scaler)
                 self.fabric.barrier()
 
         with log.bar(f"stage {number + 1} of {len(plan.stages)}", before + done, before + steps):
             fit(
                 self.fabric,
-                model,
+                self.wrapped,
                 fabric_optimizer,
                 loader,
                 rate,
@@ -452,4 +477,7 @@ class Run:
 
 def validate(model: Any, loader: Any) -> dict[str, float]:
     """Retrieval on the validation split, by every process alike; nothing where there is no such split."""
-    return {} if loader is None else rank_pairs(model, loader, draws=0).numbers
+    if loader is None:
+        return {}
+    with callable_in_parts(model):
+        return rank_pairs(model, loader, draws=0).numbers

@@ -37,6 +37,7 @@ def pretrain(
     accelerator: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    fsdp: bool = False,
     compile: bool = False,
     checkpoint_activations: bool = False,
     log_every: int = 20,
@@ -77,6 +78,7 @@ def pretrain(
         accelerator: `cpu`, `cuda`, `mps`, or `auto`.
         devices: processes on this machine, one a device.
         nodes: machines.
+        fsdp: split weights, gradients and moments among the processes (FSDP2), for models larger than a device.
         compile: compile the encoders (torch.compile), which takes minutes once; worth it for days on a GPU.
         checkpoint_activations: compute the encoders' inner results again in the backward pass instead of keeping them:
             a third more time, for batches that would not fit.
@@ -91,6 +93,7 @@ def pretrain(
         begin,
         build,
         check,
+        check_fsdp,
         compile_encoders,
         find,
         forget_activations,
@@ -130,7 +133,10 @@ def pretrain(
     }
     check(method, plan, counts, seed, accelerator)
     opened = open_corpus(corpus)
-    fabric = make_fabric(accelerator, devices, nodes, precision_of(plan.precision, accelerator))
+    exact_precision = precision_of(plan.precision, accelerator)
+    if fsdp:
+        check_fsdp(devices * nodes, exact_precision, compile)
+    fabric = make_fabric(accelerator, devices, nodes, exact_precision, fsdp)
     made = {
         "method": method,
         "recipe": recipe,
@@ -174,7 +180,9 @@ def pretrain(
             f"{method} ({recipe}) on {opened.name}: {loaders['train'].studies} {noun}, "
             f"{len(loaders['train'])} steps an epoch, {parameters / 1e6:.1f} M parameters, {made['precision']}"
         )
-    run = Run(fabric, out, plan, model, loaders, Log(fabric, out, state[0].total if state else 0, quiet), seed)
+    wrapped = fabric.setup_module(model)
+    log = Log(fabric, out, state[0].total if state else 0, quiet)
+    run = Run(fabric, out, plan, model, wrapped, loaders, log, seed)
     for number, steps in enumerate(lengths):
         done, moments = 0, None
         if state is not None and number <= state[0].stage:
