@@ -182,7 +182,7 @@ def wire(step: Step, bytes_each: int = 4) -> dict[str, tuple[str, int, int]]:
     found = {
         "gradients (DDP)": ("reduce", 1, 4 * sum(parameters(step).values())),
         "buffers (DDP)": ("broadcast", 1, step.image.buffer_bytes + 16 * step.text.positions + 4),
-        "row counts": ("reduce", 3, 3 * 8 * w),
+        "row counts": ("reduce", 1, 8 * w),
         "global embeddings": ("gather", 2, 2 * step.pairs * d * bytes_each),
         "their gradient": ("reduce", 2, 2 * step.pairs * w * d * bytes_each),
         "cross-modal representations": ("gather", 1, most * d * bytes_each),

@@ -42,7 +42,7 @@ class Machine:
     between: float = 50e9  # bytes/s a GPU, between machines
     latency: float = 30e-6  # seconds a collective
     buckets: int = 28  # collectives that DDP makes of one gradient of 25 MB each
-    loader: float = 2_000.0  # pairs/s of one process's loader; host.rate() on a core of a Xeon, rounded down
+    loader: float = 4_000.0  # pairs/s of one process's loader; host.rate() on a core of a Xeon, rounded down
     storage: float = 5e9  # bytes/s a machine, random reads of 64 kB
     written: float = 1e9  # bytes/s, checkpoints
     dollars: float = 3.0  # a GPU and hour

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures
 from lingula.data.transforms import TWO_VIEWS
-from lingula.gather import gather
+from lingula.gather import evenly, gather
 from lingula.losses.barlow_twins import barlow_twins, cross_correlation
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
@@ -90,7 +90,7 @@ class BarlowTwins(nn.Module):
         """B films, two views of each, to the weighted terms."""
         # One view after the other, so that BatchNorm knows each view's own statistics, as in the paper.
         one, other = (self.projector(self.image_encoder(batch.images[:, view]).pooled) for view in range(2))
-        invariance, redundancy = barlow_twins(cross_correlation(gather(one), gather(other)))
+        invariance, redundancy = barlow_twins(cross_correlation(gather(one, evenly(one)), gather(other, evenly(other))))
         terms = {"invariance": invariance.sum(), "redundancy": redundancy.sum()}
         return {name: self.weights[name] * term for name, term in terms.items() if self.weights.get(name)}
 

@@ -42,7 +42,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
-from lingula.gather import gather
+from lingula.gather import evenly, gather
 from lingula.losses.word_region import word_region_attention, word_region_similarity
 from lingula.nn.contrast import contrast_pairs, own_columns
 from lingula.nn.image_encoders import ImageEncoder
@@ -178,9 +178,14 @@ class GLoRIA(nn.Module):
         # This process's reports with everybody's films, and then everybody's rows: W may differ between processes, but
         # not R, and no pair is compared twice.
         rows = word_region_similarity(
-            words, mask, gather(regions), self.temperature_attention, self.temperature_words, self.chunk
+            words,
+            mask,
+            gather(regions, evenly(regions)),
+            self.temperature_attention,
+            self.temperature_words,
+            self.chunk,
         )
-        logits = gather(rows) / self.temperature  # (reports, films) of all processes
+        logits = gather(rows, evenly(rows)) / self.temperature  # (reports, films) of all processes
         own = own_columns(len(words), words.device)
         return F.cross_entropy(logits[own], own) + F.cross_entropy(logits.T[own], own)
 

@@ -43,7 +43,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
-from lingula.gather import gather
+from lingula.gather import evenly, gather
 from lingula.losses.sinkhorn import sinkhorn, swapped_prediction
 from lingula.losses.token_alignment import clipped_weights, cross_weights, token_alignment
 from lingula.nn.contrast import contrast_pairs, own_columns
@@ -214,7 +214,7 @@ class MGCA(nn.Module):
         image_scores, report_scores = self.prototypes(image), self.prototypes(report)
         own = own_columns(len(image), image.device)
         image_codes, report_codes = (
-            sinkhorn(gather(scores.detach()), self.epsilon, self.sinkhorn_iterations)[own]
+            sinkhorn(gather(scores.detach(), evenly(scores)), self.epsilon, self.sinkhorn_iterations)[own]
             for scores in (image_scores, report_scores)
         )
         image_to_text = swapped_prediction(report_scores, image_codes, self.temperature_prototypes)

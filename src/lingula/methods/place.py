@@ -58,7 +58,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
-from lingula.gather import gather, mean_over_all, row_counts, world
+from lingula.gather import evenly, gather, mean_over_all, row_counts, world
 from lingula.keyed import keyed_uniform
 from lingula.losses.cosine import unit
 from lingula.losses.patch_correlation import correlation, correlation_loss, patch_pixels
@@ -272,7 +272,7 @@ class PLACE(nn.Module):
     def contrast_sets(self, observations: Tensor, sets: Tensor, mask: Tensor, reports: Reports) -> Tensor:
         """``(n,)`` nats, the mean of both directions, of this process's films and reports."""
         count, processes = len(observations), world()[1]
-        sizes = [count] * processes
+        sizes = evenly(observations)
         everyone = gather(sets, sizes), gather(mask.long(), sizes).bool()
         image_to_text = set_similarity(observations, *everyone, self.pairing)  # (n, N)
         if processes == 1:
@@ -293,7 +293,7 @@ class PLACE(nn.Module):
         ids = torch.where(reports.token_mask, reports.token_ids, -1)
         longest = max(row_counts(ids.shape[1], ids.device))
         ids = F.pad(ids, (0, longest - ids.shape[1]), value=-1)
-        return (ids[:, None] == gather(ids, [len(ids)] * world()[1])).all(-1)
+        return (ids[:, None] == gather(ids, evenly(ids))).all(-1)
 
     def hide(self, batch: Batch, places: int) -> Tensor:
         """``(B, P)`` bool: the patches that are hidden, equally many of each film; a function of (seed, row)."""

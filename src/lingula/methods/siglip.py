@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
-from lingula.gather import gather
+from lingula.gather import evenly, gather
 from lingula.losses.sigmoid import sigmoid_loss
 from lingula.nn.attention import AttentionPool, cosine_maps
 from lingula.nn.contrast import own_columns
@@ -116,7 +116,7 @@ class SigLIP(nn.Module):
         image = self.image_projection(self.image_pool(features.patches, grid=features.grid))
         report = self.text_projection(token_means(text.tokens, text.token_mask))
         positive = own_columns(len(image), image.device)
-        loss = sigmoid_loss(image, gather(report), self.log_scale.exp(), self.bias, positive)
+        loss = sigmoid_loss(image, gather(report, evenly(report)), self.log_scale.exp(), self.bias, positive)
         terms = {"sigmoid": loss.mean()}
         return {name: self.weights[name] * term for name, term in terms.items() if self.weights.get(name)}
 

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures
 from lingula.data.transforms import TWO_VIEWS, Augmentation
-from lingula.gather import gather
+from lingula.gather import evenly, gather
 from lingula.losses.nt_xent import nt_xent
 from lingula.nn.contrast import own_columns
 from lingula.nn.heads import mlp
@@ -115,7 +115,7 @@ class SimCLR(nn.Module):
             return {}
         both = torch.cat([batch.images[:, 0], batch.images[:, 1]])  # one BatchNorm for all views
         one, other = self.projection(self.image_encoder(both).pooled).chunk(2)
-        all_one, all_other = gather(one), gather(other)
+        all_one, all_other = gather(one, evenly(one)), gather(other, evenly(other))
         first = own_columns(len(one), one.device)
         second = first + len(all_one)
         loss = nt_xent(

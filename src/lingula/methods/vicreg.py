@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures
 from lingula.data.transforms import TWO_VIEWS
-from lingula.gather import gather
+from lingula.gather import evenly, gather
 from lingula.losses.vicreg import covariance, invariance, variance
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
@@ -102,7 +102,7 @@ class VICReg(nn.Module):
         if "invariance" in wanted:
             terms["invariance"] = invariance(one, other).mean()
         if wanted & {"variance", "covariance"}:
-            one, other = gather(one), gather(other)
+            one, other = gather(one, evenly(one)), gather(other, evenly(other))
             if "variance" in wanted:
                 terms["variance"] = variance(one).mean() + variance(other).mean()
             if "covariance" in wanted:

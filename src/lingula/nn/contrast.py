@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lingula.gather import gather, world
+from lingula.gather import evenly, gather, world
 from lingula.losses.info_nce import info_nce
 
 
@@ -26,7 +26,8 @@ def contrast_pairs(one: Tensor, other: Tensor, temperature: float | Tensor) -> t
         ``(n,)`` from ``one`` to ``other`` and ``(n,)`` back, in nats (:func:`lingula.losses.info_nce.info_nce`).
     """
     positive = own_columns(len(one), one.device)
-    return info_nce(one, gather(other), temperature, positive), info_nce(other, gather(one), temperature, positive)
+    all_one, all_other = gather(one, evenly(one)), gather(other, evenly(other))
+    return info_nce(one, all_other, temperature, positive), info_nce(other, all_one, temperature, positive)
 
 
 class Temperature(nn.Module):
