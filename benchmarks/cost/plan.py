@@ -82,12 +82,6 @@ def pace(pairs: int, processes: int, machine: Machine, stage: int) -> tuple[Step
     return step, spent, slowest / (pairs * processes)
 
 
-def validation(processes: int, share: float) -> float:
-    """Time of the validation after each epoch over that of the epoch: every process encodes all of the ``val`` split, a
-    forward pass; films of the ``train`` split are shared, and pass forward and backward."""
-    return share / 3 / ((1 - share) / processes)
-
-
 def tables(machine: Machine | None = None) -> Iterator[str]:
     """As Markdown."""
     machine = machine or Machine()
@@ -141,9 +135,6 @@ def tables(machine: Machine | None = None) -> Iterator[str]:
         "peak of eight, GB",
     ]
     yield table(head, lines)
-
-    lines = [[w, *(f"{validation(w, share):.1%}" for share in (0.1, 0.01))] for w in (1, 8, 64)]
-    yield table(["W", "validation over training, val 10 %", "val 1 %"], lines)
 
     step, spent, _ = pace(64, 64, machine, stage=1)
     lines = [[part, size / 1e9] for part, size in resident(step).items()]

@@ -7,6 +7,7 @@ the gradient of one process with the whole batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -81,6 +82,13 @@ def sum_over_all(x: Tensor) -> Tensor:
     total = x.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total
+
+
+def as_the_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors with those of the first process."""
+    if world()[1] > 1:
+        for x in tensors:
+            dist.broadcast(x, 0)
 
 
 def mean_over_all(total: Tensor, count: Tensor | int) -> Tensor:

@@ -70,6 +70,17 @@ def test_evaluation_takes_all_films_in_order_and_the_centre(corpus, tokens):
     np.testing.assert_allclose(batches[0].images[1, 0, 0].numpy(), film, atol=1e-6)
 
 
+@pytest.mark.parametrize(("processes", "batch_size"), [(2, 4), (3, 4), (5, 2), (40, 1)])
+def test_processes_share_an_evaluation_equally(corpus, tokens, processes, batch_size):
+    rows = corpus.rows("train")
+    settings = {"training": False, "batch_size": batch_size, "processes": processes}
+    shares = [[batch.rows for batch in make(corpus, tokens, rank=rank, **settings)] for rank in range(processes)]
+    assert len({tuple(map(len, share)) for share in shares}) == 1
+    everyone = torch.cat([torch.cat(share) for share in shares])
+    assert set(everyone.tolist()) == set(rows.tolist())
+    assert len(everyone) == -(-22 // processes) * processes
+
+
 def test_meanings_follow_their_sentences(corpus, tokens):
     reports = make(corpus, tokens).batch(2).reports
     flat = [meaning for row in corpus.index["meanings"] for meaning in row]

@@ -1,12 +1,15 @@
 """Retrieval of films and reports, on a method whose answers are known."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from lingula.metrics.ranking import ranks
 from lingula.registry import UserError
-from lingula.tasks.retrieval import Retrieval, rank_pairs
+from lingula.tasks import retrieval
+from lingula.tasks.retrieval import Retrieval, embed_pairs, rank_pairs
 
 
 def numbers(method, loader, **settings):
@@ -49,3 +52,24 @@ def test_a_pool_of_nobody():
     with pytest.raises(UserError, match="pool must be at least 1, got 0"):
         Retrieval(pool=0)
     assert ranks(np.eye(2)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("processes", [2, 5])
+def test_processes_that_share_the_films_come_to_the_same(loader, oracle_class, monkeypatch, processes):
+    """Each in its turn: what it has, then what it makes of everybody's. 48 do not divide by five."""
+    whole = embed_pairs(oracle_class(loader), loader)
+    shares = [copy.copy(loader) for _ in range(processes)]
+    for rank, share in enumerate(shares):
+        share.rank, share.processes, share.batch_size = rank, processes, 3
+        share.steps = -(-48 // (3 * processes))
+    own = []
+    for share in shares:
+        monkeypatch.setattr(retrieval, "gather", lambda x, sizes: own.append(x) or x)
+        embed_pairs(oracle_class(share), share)
+    parts = [torch.cat(own[kind::3]) for kind in range(3)]  # films, reports, rows
+    assert len(parts[0]) == -(-48 // processes) * processes
+    coming = iter(parts)
+    monkeypatch.setattr(retrieval, "gather", lambda x, sizes: next(coming))
+    shared = embed_pairs(oracle_class(shares[1]), shares[1])
+    for one, other in zip(shared, whole, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -26,6 +26,7 @@ from lingula.data.prepared import PreparedCorpus
 from lingula.data.shards import ShardedCorpus
 from lingula.data.streaming import StreamLoader
 from lingula.data.tokens import load_tokenizer, tokenise, train_tokenizer
+from lingula.gather import as_the_first
 from lingula.log import Log
 from lingula.methods import METHODS
 from lingula.nn.text_encoders import SMALL_BERT, freeze_layers, text_config
@@ -350,7 +351,8 @@ def _loaders(
         train = Loader(corpus, corpus.rows("train"), *sizes, tokens, training=True, device=fabric.device, **drawn)
     loaders: dict[str, Batches] = {"train": train}
     if tokens is not None and held_out is not None and any(tokens.sentences[row] for row in held_out.rows("val")):
-        loaders["val"] = Loader(held_out, held_out.rows("val"), *sizes, tokens, device=fabric.device)
+        part = {"rank": fabric.global_rank, "processes": fabric.world_size}
+        loaders["val"] = Loader(held_out, held_out.rows("val"), *sizes, tokens, device=fabric.device, **part)
     return loaders
 
 
@@ -476,8 +478,12 @@ class Run:
 
 
 def validate(model: Any, loader: Any) -> dict[str, float]:
-    """Retrieval on the validation split, by every process alike; nothing where there is no such split."""
+    """Retrieval on the validation split, of which each process encodes its share; nothing where there is no such split.
+
+    Each process has its own statistics in BatchNorms: those of the first, which a checkpoint has, are taken by all.
+    """
     if loader is None:
         return {}
+    as_the_first(model.buffers())
     with callable_in_parts(model):
         return rank_pairs(model, loader, draws=0).numbers

@@ -46,7 +46,8 @@ class Batches:
         training: shuffle, crop at random and leave out the last, smaller batch; else in order, centre crop, all rows.
         seed: of order, crops and the batches' own seeds.
         device: where batches go; films travel as bytes.
-        rank, processes: which part of each global batch is ours.
+        rank, processes: which part of each global batch is ours. Where this is not training, the first studies come
+            again at the end, so that all processes have equally many.
         views: V random views of each film, drawn apart; one centre crop where this is not training.
         augmentation: how a view is drawn.
         sentences: which sentences of a report are read in training, one of :data:`lingula.data.collate.SENTENCES`.
@@ -177,7 +178,7 @@ class Loader(Batches):
 
     def _order(self, epoch: int) -> np.ndarray:
         if not self.training:
-            return self.rows
+            return np.resize(self.rows, -(-len(self.rows) // self.processes) * self.processes)
         key = (self.seed, epoch)  # the seed too: a new stage has its own order
         if self._shuffled is None or self._shuffled[0] != key:
             self._shuffled = (key, np.random.default_rng(key).permutation(self.rows))
@@ -185,7 +186,8 @@ class Loader(Batches):
 
     def _rows(self, epoch: int, place: int) -> np.ndarray:
         everyone = self._order(epoch)[place * self.batch_size * self.processes :][: self.batch_size * self.processes]
-        return everyone[self.rank * self.batch_size :][: self.batch_size]
+        share = len(everyone) // self.processes
+        return everyone[self.rank * share :][:share]
 
     def _reports(self, rows: np.ndarray, seed: int) -> Reports | None:
         return None if self.tokens is None else collate_reports(self.tokens, rows, self.meaning, self.sentences, seed)

@@ -25,6 +25,7 @@ from lingula.evaluation import (
     pair_loader,
     patient_draws,
 )
+from lingula.gather import evenly, gather
 from lingula.metrics.ranking import ranks, recall_at, recall_ceiling, weighted_median
 from lingula.registry import UserError
 
@@ -81,14 +82,23 @@ class Retrieval:
 
 @torch.inference_mode()
 def embed_pairs(method: Any, loader: Loader) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit-length global embeddings of all films and reports: ``(n, D)`` twice, and their ``(n,)`` corpus rows."""
+    """Unit-length global embeddings of all films and reports: ``(n, D)`` twice, and their ``(n,)`` corpus rows.
+
+    Where the loader deals its batches to several processes, each encodes its own and gets those of all.
+    """
     method.eval()
-    films, reports, rows = [], [], []
+    batches = []
     for batch in loader:
-        films.append(F.normalize(method.encode_image(batch.image)[1].float(), dim=-1).cpu())
-        reports.append(F.normalize(method.encode_text(batch.reports)[1].float(), dim=-1).cpu())
-        rows.append(batch.rows.cpu())
-    return torch.cat(films).numpy(), torch.cat(reports).numpy(), torch.cat(rows).numpy()
+        film, report = method.encode_image(batch.image)[1], method.encode_text(batch.reports)[1]
+        batches.append((F.normalize(film.float(), dim=-1), F.normalize(report.float(), dim=-1), batch.rows))
+    found = [torch.cat(parts) for parts in zip(*batches, strict=True)]
+    if loader.processes > 1:
+        found = [gather(own, evenly(own)) for own in found]
+    films, reports, rows = (x.cpu().numpy() for x in found)
+    if loader.processes > 1:
+        rows, first = np.unique(rows, return_index=True)  # the loader's rows ascend, and some came twice
+        films, reports = films[first], reports[first]
+    return films, reports, rows
 
 
 def rank_pairs(method: Any, loader: Loader, pool: int = 200, draws: int = 1000) -> Measured:
