@@ -43,7 +43,7 @@ Differs from the paper:
 - Half of the patches are hidden (``mask_share``), after the image encoder: a convolution's places have seen something
   of their hidden neighbours. Without it the correlations could be read from the patches, and no report were needed.
 - The correlations are predicted by two layers (``correlation_layers``) of attention from patches to the report's
-  tokens. Whether the report helps at all is to be measured: :meth:`PLACE.correlation_gap`.
+  tokens. They do listen to the report, if little: :meth:`PLACE.correlation_gap`, measured in ``docs/comparison.md``.
 - All temperatures are fixed: 0.07 for wholes (``temperature``), 0.1 for the softmax of the pairing
   (``pairing_temperature``) and for sets and siblings (``set_temperature``).
 - AdamW for 50 epochs, as fine-tunings of such encoders go: 1e-4, a tenth of it for the text encoder.
