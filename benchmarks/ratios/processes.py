@@ -74,6 +74,7 @@ def main() -> None:
 def loss_memory(counts: tuple[int, ...], worlds: tuple[int, ...], clusters: int, width: int) -> list[Figure]:
     """The exponent of the memory in N, and how far the gradients are from one process's."""
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    environment["MALLOC_MMAP_THRESHOLD_"] = "131072"  # or glibc keeps what is freed, and it is that which is measured
     memory: dict[int, list[float]] = {}
     error = 0.0
     with tempfile.TemporaryDirectory() as name:

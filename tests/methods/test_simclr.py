@@ -87,7 +87,7 @@ def test_the_films_of_all_processes_are_negatives(tiny, monkeypatch):
     terms = []
     for rank, rows in enumerate(([0, 1], [2, 3])):
         gathered = iter(embeddings)
-        monkeypatch.setattr(lingula.methods.simclr, "gather", lambda x, gathered=gathered: next(gathered))
+        monkeypatch.setattr(lingula.methods.simclr, "gather", lambda x, sizes, gathered=gathered: next(gathered))
         monkeypatch.setattr(
             lingula.methods.simclr, "own_columns", lambda count, device, rank=rank: 2 * rank + torch.arange(count)
         )
