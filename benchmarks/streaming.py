@@ -28,9 +28,10 @@ FILMS, SIZE, BATCH, TURNS = 4000, 256, 64, 5
 
 def write(folder: Path) -> None:
     """The same films in every form."""
-    import pyarrow as pa
     import webdataset
     from litdata.streaming.writer import BinaryWriter
+
+    from lingula.data.shards import Shard, write_shard
 
     pixels = np.random.default_rng(0).integers(0, 256, (FILMS, SIZE, SIZE), dtype=np.uint8)
     np.save(folder / "films.npy", pixels)
@@ -39,12 +40,9 @@ def write(folder: Path) -> None:
     starts = range(0, FILMS, 256)
     for number, start in enumerate(starts):
         own = pixels[start : start + 256]
-        films = pa.FixedSizeBinaryArray.from_buffers(pa.binary(SIZE**2), len(own), [None, pa.py_buffer(own)])
-        names = pa.array([str(start + i) for i in range(len(own))])
-        empty = pa.array([[]] * len(own), pa.list_(pa.string()))
-        batch = pa.record_batch({"study_id": names, "pixels": films, "sentences": empty})
-        with pa.ipc.new_file(part / f"films-{number:05d}.arrow", batch.schema) as file:
-            file.write_batch(batch)
+        names = [str(start + place) for place in range(len(own))]
+        with (part / f"films-{number:05d}.arrow").open("wb") as file:
+            write_shard(file, Shard(names, own, [[]] * len(own)))
     counts = [len(pixels[start : start + 256]) for start in starts]
     about = {"format": 1, "name": "noise", "size": SIZE, "fingerprint": "0", "paired": [], "films": counts, "val": 0}
     (part / "shards.json").write_text(json.dumps(about))

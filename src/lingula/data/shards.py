@@ -203,7 +203,8 @@ def write_shards(corpus: PreparedCorpus, url: str | Path, seed: int = 0, log: Lo
             shards = [rows[start : start + each] for start in range(0, len(rows), each)]
             for number, own in enumerate(shards):
                 with files.open(f"{part}/{kind}-{number:05d}.arrow", "wb") as file:
-                    _write_shard(corpus, own, file)
+                    sentences = [corpus.reports[row] for row in own]
+                    write_shard(file, Shard(corpus.index["study_id"].iloc[own].tolist(), corpus.pixels[own], sentences))
             about[kind] = [len(own) for own in shards]
         held_out = corpus.rows("val")
         about["val"] = len(held_out)
@@ -220,15 +221,16 @@ def write_shards(corpus: PreparedCorpus, url: str | Path, seed: int = 0, log: Lo
     log(f"{corpus.name}: {len(train)} train studies in {said}, and {about['val']} for validation, in {url}")
 
 
-def _write_shard(corpus: PreparedCorpus, rows: np.ndarray, file: Any) -> None:
+def write_shard(file: Any, shard: Shard) -> None:
+    """One shard to an open binary file."""
     import pyarrow as pa
 
-    pixels = pa.py_buffer(np.ascontiguousarray(corpus.pixels[rows]))
-    kind = pa.binary(corpus.size**2)
+    count, height, width = shard.pixels.shape
+    pixels = pa.py_buffer(np.ascontiguousarray(shard.pixels))
     columns = {
-        "study_id": pa.array(corpus.index["study_id"].iloc[rows], pa.string()),
-        "pixels": pa.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, pixels]),
-        "sentences": pa.array([corpus.reports[row] for row in rows], pa.list_(pa.string())),
+        "study_id": pa.array(shard.study_id, pa.string()),
+        "pixels": pa.FixedSizeBinaryArray.from_buffers(pa.binary(height * width), count, [None, pixels]),
+        "sentences": pa.array(shard.sentences, pa.list_(pa.string())),
     }
     batch = pa.record_batch(columns)
     with pa.ipc.new_file(file, batch.schema) as writer:
