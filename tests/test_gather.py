@@ -68,8 +68,9 @@ def work(rank: int, folder: Path) -> dict:
     halves = torch.load(folder / "halves.pt", weights_only=False)
     for name, options in MODELS.items():
         model = build(options)
+        halves[rank].reports.sentences_of_all = [4, 3] if name == "sentences known" else None
         parallel = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
-        with limits(name == "many sentences"):
+        with limits(name == "many sentences"), all_reduced() as reduced:
             terms = parallel(halves[rank])
             sum(terms.values()).backward()
         model.after_step()
@@ -77,6 +78,7 @@ def work(rank: int, folder: Path) -> dict:
             "terms": {term: value.detach() for term, value in terms.items()},
             "grads": {key: p.grad for key, p in model.named_parameters()},
             "buffers": dict(model.named_buffers()),
+            "integers reduced": sum(not x.is_floating_point() for x in reduced),
         }
     return shown
 
@@ -100,6 +102,7 @@ MODELS = {
     "no hard negatives": {"hard_negatives": "none"},
     "every second batch": {"cluster_every": 2},
     "many sentences": {},  # more than a tile, and than one process clusters alone
+    "sentences known": {},  # how many there are on each process
 }
 POINTS = torch.randn(40, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64), 6, 3
 
@@ -112,6 +115,16 @@ def limits(many: bool) -> Iterator[None]:
         kmeans.GRAM_LIMIT, CMCGNS.tile = 0, 2
     yield
     kmeans.GRAM_LIMIT, CMCGNS.tile = before
+
+
+@contextlib.contextmanager
+def all_reduced() -> Iterator[list[torch.Tensor]]:
+    """What is handed to all_reduce meanwhile."""
+    seen: list[torch.Tensor] = []
+    reduce = dist.all_reduce
+    dist.all_reduce = lambda x, *rest, **more: (seen.append(x), reduce(x, *rest, **more))[1]
+    yield seen
+    dist.all_reduce = reduce
 
 
 class Words(torch.nn.Module):
@@ -222,6 +235,11 @@ def test_two_processes_share_the_clustering_of_many_points(two):
         assert torch.equal(two[rank]["clusters"].assignment, alone.assignment)
         torch.testing.assert_close(two[rank]["clusters"].centres, alone.centres)
         assert torch.equal(two[rank]["sum"], (rows(0)[:1] + rows(1)[:1]).expand(2, 2))
+
+
+def test_nobody_asks_what_the_loader_knows(two):
+    assert two[0]["the paper"]["integers reduced"] == 1  # how many sentences each has: the host waits for the answer
+    assert two[0]["sentences known"]["integers reduced"] == 0
 
 
 @pytest.mark.parametrize("name", MODELS)

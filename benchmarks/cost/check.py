@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -222,24 +223,34 @@ def fitted_loss() -> dict[str, float]:
     return {"tile x N": tile, "N x D": whole}
 
 
-class Counted:
-    """What is handed to collectives while it is active: ``{kind: bytes}``."""
+COLLECTIVES = {  # what of torch.distributed is counted as what, and which of its arguments
+    "all_reduce": ("reduce", 0),
+    "reduce_scatter_tensor": ("scatter", 1),
+    "all_gather_into_tensor": ("gather", 1),
+    "_broadcast_coalesced": ("broadcast", 1),
+}
+KINDS = [kind for kind, _ in COLLECTIVES.values()]
 
-    def __enter__(self) -> dict[str, int]:
-        self.found = {"reduce": 0, "gather": 0, "broadcast": 0}
-        self.before = dist.all_reduce, dist.all_gather, dist._broadcast_coalesced
-        reduce, gather, broadcast = self.before
 
-        def add(kind: str, *tensors: torch.Tensor) -> None:
-            self.found[kind] += sum(x.numel() * x.element_size() for x in tensors)
+@contextmanager
+def handed_to_collectives() -> Iterator[dict[str, int]]:
+    """What is handed to collectives meanwhile: ``{kind: bytes}``."""
+    found = dict.fromkeys(KINDS, 0)
+    before = {name: getattr(dist, name) for name in COLLECTIVES}
 
-        dist.all_reduce = lambda x, *a, **k: (add("reduce", x), reduce(x, *a, **k))[1]
-        dist.all_gather = lambda out, x, *a, **k: (add("gather", x), gather(out, x, *a, **k))[1]
-        dist._broadcast_coalesced = lambda g, xs, *a: (add("broadcast", *xs), broadcast(g, xs, *a))[1]
-        return self.found
+    def counted(name: str, kind: str, place: int) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            tensors = given[place] if isinstance(given[place], list) else [given[place]]
+            found[kind] += sum(x.numel() * x.element_size() for x in tensors)
+            return before[name](*given, **named)
 
-    def __exit__(self, *_: object) -> None:
-        dist.all_reduce, dist.all_gather, dist._broadcast_coalesced = self.before
+        return call
+
+    for name, (kind, place) in COLLECTIVES.items():
+        setattr(dist, name, counted(name, kind, place))
+    yield found
+    for name, call in before.items():
+        setattr(dist, name, call)
 
 
 def of_words() -> CMCGNS:
@@ -255,11 +266,18 @@ def work(rank: int, processes: int, pairs: int, limit: int) -> dict[str, Any]:
     torch.manual_seed(0)
     model = torch.nn.parallel.DistributedDataParallel(of_words(), find_unused_parameters=True)
     model.register_comm_hook(None, allreduce_hook)  # what the reducer does by itself, unseen
-    batch = batch_of(pairs, 32, rank)
-    with Counted() as found:
-        sum(model(batch).values()).backward()
+    batch, counts = batch_of(pairs, 32, rank), sentence_counts(processes, pairs)
     assert batch.reports is not None
-    return {**found, "sentences": batch.reports.sentence_count}
+    batch.reports.sentences_of_all = counts  # as the loader knows them
+    with handed_to_collectives() as found:
+        sum(model(batch).values()).backward()
+    return found
+
+
+def sentence_counts(processes: int, pairs: int) -> list[int]:
+    """Of every process's batch."""
+    every = [batch_of(pairs, 32, rank).reports for rank in range(processes)]
+    return [reports.sentence_count for reports in every if reports is not None]
 
 
 def handed_over(processes: int, pairs: int, limit: int) -> list[dict[str, Any]]:
@@ -273,10 +291,9 @@ def handed_over(processes: int, pairs: int, limit: int) -> list[dict[str, Any]]:
 
 def wire_rows(processes: int, pairs: int, limit: int) -> list[tuple[str, float, float]]:
     """``(kind of collective, predicted, handed over)`` bytes, of all processes."""
-    found = handed_over(processes, pairs, limit)
-    counts = [of["sentences"] for of in found]
+    found, counts = handed_over(processes, pairs, limit), sentence_counts(processes, pairs)
     rows = []
-    for kind in ("reduce", "gather", "broadcast"):
+    for kind in KINDS:
         predicted = 0
         for rank in range(processes):
             seen = {"processes": processes, "all_sentences": sum(counts), "most_sentences": max(counts)}

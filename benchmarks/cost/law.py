@@ -172,7 +172,8 @@ def resident(step: Step) -> dict[str, float]:
 def wire(step: Step, bytes_each: int = 4) -> dict[str, tuple[str, int, int]]:
     """What one process hands to collectives in a step: ``{name: (kind, calls, bytes)}``; of a gather, its own part.
 
-    DDP's own map of the parameters that were used, 4 bytes a tensor, is left out.
+    DDP's own map of the parameters that were used, 4 bytes a tensor, is left out, and what the processes of a streamed
+    corpus ask each other: how many sentences each has, 8 W bytes to all-reduce.
 
     Args:
         step: of W > 1 processes.
@@ -182,11 +183,10 @@ def wire(step: Step, bytes_each: int = 4) -> dict[str, tuple[str, int, int]]:
     found = {
         "gradients (DDP)": ("reduce", 1, 4 * sum(parameters(step).values())),
         "buffers (DDP)": ("broadcast", 1, step.image.buffer_bytes + 16 * step.text.positions + 4),
-        "row counts": ("reduce", 1, 8 * w),
         "global embeddings": ("gather", 2, 2 * step.pairs * d * bytes_each),
-        "their gradient": ("reduce", 2, 2 * step.pairs * w * d * bytes_each),
+        "their gradient": ("scatter", 2, 2 * step.pairs * w * d * bytes_each),
         "cross-modal representations": ("gather", 1, most * d * bytes_each),
-        "gradient of these": ("reduce", 1, step.total * d * bytes_each),
+        "gradient of these": ("scatter", 1, most * w * d * bytes_each),
         "keys and hard negatives": ("gather", 2, 2 * 8 * most),
         "counts of the means": ("reduce", 2, 2 * 4),
     }
@@ -198,9 +198,9 @@ def wire(step: Step, bytes_each: int = 4) -> dict[str, tuple[str, int, int]]:
 
 def on_the_wire(step: Step, bytes_each: int = 2) -> dict[str, float]:
     """Bytes that each process sends in a step if collectives go around a ring: of an all-reduce 2 (W - 1) / W of its
-    bytes, of a gather W - 1 times its own part, of a broadcast once."""
+    bytes, of a reduce-scatter half of that, of a gather W - 1 times its own part, of a broadcast once."""
     w = step.processes
-    times = {"reduce": 2 * (w - 1) / w, "gather": w - 1, "broadcast": 1}
+    times = {"reduce": 2 * (w - 1) / w, "scatter": (w - 1) / w, "gather": w - 1, "broadcast": 1}
     return {name: times[kind] * size for name, (kind, _, size) in wire(step, bytes_each).items()} if w > 1 else {}
 
 

@@ -69,6 +69,8 @@ class Reports(Movable):
         max_sentences, max_words: the largest S and W, known on the host so that nobody has to ask the device.
         meaning: ``(N,)`` int64, equal where two sentences mean the same; -1 unknown. ``None`` where no truth is known.
         packing: the same tokens for an encoder that can read packed rows; ``None`` where nobody packed them.
+        sentences_of_all: N of every process in the order of the ranks; ``None`` where the loader does not know it, and
+            the processes have to ask each other (:func:`lingula.gather.row_counts`).
     """
 
     token_ids: Tensor
@@ -82,6 +84,7 @@ class Reports(Movable):
     max_words: int
     meaning: Tensor | None = None
     packing: Packing | None = None
+    sentences_of_all: list[int] | None = None
 
     @property
     def sentence_count(self) -> int:

@@ -27,18 +27,24 @@ class _AllGather(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
         ctx.sizes = sizes
         longest = max(sizes)
-        padded = x.new_zeros((longest, *x.shape[1:]))
-        padded[: len(x)] = x
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        every = x.new_empty((len(sizes), longest, *x.shape[1:]))
+        dist.all_gather_into_tensor(every.flatten(0, 1), _padded(x, longest))
+        return torch.cat([part[:size] for part, size in zip(every, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        grad = grad.clone(memory_format=torch.contiguous_format)  # autograd may have handed it to others as well
-        dist.all_reduce(grad)
-        start = sum(ctx.sizes[: dist.get_rank()])
-        return grad[start : start + ctx.sizes[dist.get_rank()]], None
+        longest = max(ctx.sizes)
+        parts = torch.cat([_padded(part, longest) for part in grad.split(ctx.sizes)])
+        own = torch.empty_like(parts[:longest])
+        dist.reduce_scatter_tensor(own, parts)
+        return own[: ctx.sizes[dist.get_rank()]], None
+
+
+def _padded(x: Tensor, rows: int) -> Tensor:
+    """With zeros up to so many rows."""
+    if len(x) == rows:
+        return x.contiguous()
+    return torch.cat([x, x.new_zeros((rows - len(x), *x.shape[1:]))])
 
 
 def row_counts(count: int, device: torch.device) -> list[int]:

@@ -54,6 +54,15 @@ def test_two_processes_see_the_global_batches_of_one(corpus, tokens):
         assert torch.equal(one.reports.sentence_key, keys)
 
 
+@pytest.mark.parametrize("settings", [{}, {"sentences": "one"}, {"sentences": "swapped"}, {"training": False}], ids=str)
+def test_a_process_knows_how_many_sentences_the_others_have(corpus, tokens, settings):
+    parts = [list(make(corpus, tokens, batch_size=2, rank=rank, processes=3, **settings)) for rank in range(3)]
+    for batches in zip(*parts, strict=True):
+        counts = [batch.reports.sentence_count for batch in batches]
+        assert all(batch.reports.sentences_of_all == counts for batch in batches)
+    assert len({tuple(batch.reports.sentences_of_all) for batch in parts[0]}) > 1 or settings.get("sentences") == "one"
+
+
 def test_a_batch_can_be_made_again_and_seeds_differ(corpus, tokens):
     loader, again = make(corpus, tokens), make(corpus, tokens)
     for _ in range(3):

@@ -88,11 +88,11 @@ def test_all_batches_of_an_accumulated_step():
 def test_keys_of_all_processes_in_the_order_of_the_ranks(monkeypatch):
     """As the second of two processes sees it; tests/methods/test_two_processes.py has two real ones."""
     keys = nn.functional.normalize(make_keys(4))
-    monkeypatch.setattr(lingula.nn.queue, "gather", lambda x: torch.cat([keys[:2], x]))
+    monkeypatch.setattr(lingula.nn.queue, "gather", lambda x, sizes: torch.cat([keys[:2], x]))
     queue, whole = KeyQueue(5, 3).double(), KeyQueue(5, 3).double()
     queue.put(keys[2:])
     queue.after_step()
-    monkeypatch.setattr(lingula.nn.queue, "gather", lambda x: x)
+    monkeypatch.setattr(lingula.nn.queue, "gather", lambda x, sizes: x)
     whole.put(keys)
     whole.after_step()
     torch.testing.assert_close(queue.keys, whole.keys)

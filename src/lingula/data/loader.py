@@ -102,7 +102,9 @@ class Batches:
         # The batch's own seed differs from step to step, and not from process to process.
         seed = int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0] >> 1)
         reports = self._reports(rows, self.seed + 1_000_003 * epoch + SENTENCES_APART)
-        reports = None if reports is None else reports.to(self.device)
+        if reports is not None:
+            reports = reports.to(self.device)
+            reports.sentences_of_all = self._sentences_of_all(epoch, place)
         keys = send(torch.from_numpy(rows), self.device)
         return Batch(self._images(rows, keys, epoch), keys, seed, reports, step)
 
@@ -113,6 +115,10 @@ class Batches:
     def _reports(self, rows: np.ndarray, seed: int) -> Reports | None:
         """Of these studies; ``None`` for films alone."""
         raise NotImplementedError
+
+    def _sentences_of_all(self, epoch: int, place: int) -> list[int] | None:
+        """The sentences of every process's part of a batch, where this process knows the others' reports."""
+        return None
 
     def _films(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Stored films, ``(n, size, size)`` uint8, and where among them these studies' lie."""
@@ -184,10 +190,21 @@ class Loader(Batches):
             self._shuffled = (key, np.random.default_rng(key).permutation(self.rows))
         return self._shuffled[1]
 
-    def _rows(self, epoch: int, place: int) -> np.ndarray:
+    def _rows_of_all(self, epoch: int, place: int) -> np.ndarray:
+        """``(processes, B)`` studies."""
         everyone = self._order(epoch)[place * self.batch_size * self.processes :][: self.batch_size * self.processes]
-        share = len(everyone) // self.processes
-        return everyone[self.rank * share :][:share]
+        return everyone.reshape(self.processes, -1)
+
+    def _rows(self, epoch: int, place: int) -> np.ndarray:
+        rows: np.ndarray = self._rows_of_all(epoch, place)[self.rank]
+        return rows
+
+    def _sentences_of_all(self, epoch: int, place: int) -> list[int] | None:
+        assert self.tokens is not None
+        counts = self.tokens.sentences[self._rows_of_all(epoch, place)]
+        counts = np.minimum(counts, 1) if self.sentences == "one" else counts
+        known: list[int] = counts.sum(1).tolist()
+        return known
 
     def _reports(self, rows: np.ndarray, seed: int) -> Reports | None:
         return None if self.tokens is None else collate_reports(self.tokens, rows, self.meaning, self.sentences, seed)

@@ -296,7 +296,7 @@ class CMCGNS(nn.Module):
             cross_modal: ``(n, D)`` their f^{I->R}; those of all processes are the candidates.
         """
         assert batch.reports is not None
-        sizes = row_counts(len(sentences), sentences.device)
+        sizes = batch.reports.sentences_of_all or row_counts(len(sentences), sentences.device)
         candidates = gather(cross_modal, sizes)  # (N, D)
         keys = gather(batch.reports.sentence_key, sizes)
         positive = sum(sizes[: world()[0]]) + torch.arange(len(sentences), device=sentences.device)

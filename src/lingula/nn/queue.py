@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lingula.gather import gather
+from lingula.gather import evenly, gather
 from lingula.keyed import keyed_uniform
 from lingula.losses.cosine import unit
 
@@ -16,8 +16,8 @@ class KeyQueue(nn.Module):
     """The last K keys of all processes, first in, first out.
 
     It starts with random directions, the same in every run, and is written in ``after_step`` with the keys of every
-    batch of the step; evaluation leaves it alone. Batches may have any size. It is in buffers, so it comes back from a
-    checkpoint, and nobody has to ask the device where it is being written.
+    batch of the step; evaluation leaves it alone. Batches may have any size, the same on all processes. It is in
+    buffers, so it comes back from a checkpoint, and nobody has to ask the device where it is being written.
 
     Args:
         size: K.
@@ -52,7 +52,7 @@ class KeyQueue(nn.Module):
         """Write the step's keys over the oldest: of each batch those of all processes, in the order of the ranks."""
         seen, self._seen = self._seen, []
         for batch in seen:
-            new, size = gather(batch), len(self.keys)
+            new, size = gather(batch, evenly(batch)), len(self.keys)
             places = (self.pointer + torch.arange(len(new), device=new.device)) % size
             # Of more than K keys the last K stay; the same place written twice would be left to chance.
             self.keys.index_copy_(0, places[-size:], new[-size:])
