@@ -173,8 +173,8 @@ def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
         found[f"sentences, batch {batch_size}"] = sentences
     flops = flops_per_pair(sizes, loader_of(sizes, min(sizes.batches), device).batch(0), device)
     found["GFLOP a pair"] = flops / 1e9
-    name = torch.cuda.get_device_name() if cuda else "cpu"
-    peak = next((value for known, value in PEAK.items() if known in name), float("nan"))
+    machine = torch.cuda.get_device_name() if cuda else "cpu"
+    peak = next((value for known, value in PEAK.items() if known in machine), float("nan"))
     found["share of peak"] = flops * found[f"pairs a second, stage 1, batch {sizes.batches[-1]}"] / peak
 
     model, optimizer = model_of("cm-cgns", sizes, 1, device)
@@ -188,27 +188,28 @@ def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
         found[f"GB, stage 2, batch {sizes.batches[-1]}"] = torch.cuda.max_memory_allocated() / 1e9
 
     if not sizes.small:
-        found |= compiled(sizes, device)
-    return {"device": name, "torch": torch.__version__, **found}
+        small, large = sizes.batches
+        for batch_size, cuda_graphs in ((large, False), (small, False), (small, True)):
+            name = f"stage 1, {'CUDA graphs' if cuda_graphs else 'compiled'}, batch {batch_size}"
+            found[f"pairs a second, {name}"], made = compiled(sizes, batch_size, cuda_graphs, device)
+            found[f"recompilations in the steady state, {name}"] = made
+    return {"device": machine, "torch": torch.__version__, **found}
 
 
-def compiled(sizes: Sizes, device: torch.device) -> dict[str, Any]:
-    """The same with compiled encoders: pairs a second, and graphs made after the first steps."""
+def compiled(sizes: Sizes, batch_size: int, cuda_graphs: bool, device: torch.device) -> tuple[float, int]:
+    """Pairs a second with compiled encoders, and the graphs made after the first steps."""
     from torch._dynamo.utils import counters
 
-    from lingula.commands._training import compile_encoders
+    from lingula.commands._devices import compile_encoders
 
     model, optimizer = model_of("cm-cgns", sizes, 0, device)
-    compile_encoders(model)
-    loader = loader_of(sizes, sizes.batches[-1], device)
+    compile_encoders(model, cuda_graphs)
+    loader = loader_of(sizes, batch_size, device)
     for number in range(8):
         step(model, optimizer, loader.batch(number))
     before = counters["stats"]["unique_graphs"]
     seconds = rate(lambda number: step(model, optimizer, loader.batch(number)), sizes.steps, device)
-    return {
-        f"pairs a second, stage 1, compiled, batch {sizes.batches[-1]}": sizes.batches[-1] / seconds,
-        "recompilations in the steady state": counters["stats"]["unique_graphs"] - before,
-    }
+    return batch_size / seconds, counters["stats"]["unique_graphs"] - before
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lingula.checkpoint import checkpoint_folder
-from lingula.commands._training import differences, resolve
+from lingula.commands._recipe import resolve
+from lingula.commands._run import differences
 from lingula.commands.evaluate import evaluate
 from lingula.commands.pretrain import pretrain
 from lingula.data.prepared import PreparedCorpus
@@ -72,7 +73,7 @@ def scale_the_loss(monkeypatch):
     def make_fabric(*_):
         return Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu")])
 
-    monkeypatch.setattr("lingula.commands._training.make_fabric", make_fabric)
+    monkeypatch.setattr("lingula.commands._devices.make_fabric", make_fabric)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +263,14 @@ def test_what_does_not_go_with_fsdp(tiny_corpus, tmp_path):
         pretrain(tiny_corpus, tmp_path, devices=2, precision="16-mixed", **settings)
     with pytest.raises(UserError, match="that --compile would make one"):
         pretrain(tiny_corpus, tmp_path, devices=2, compile=True, **settings)
+    with pytest.raises(UserError, match="that --compile would make one"):
+        pretrain(tiny_corpus, tmp_path, devices=2, cuda_graphs=True, **settings)
+
+
+def test_cuda_graphs_need_cuda(tiny_corpus, tmp_path):
+    with pytest.raises(UserError, match="--cuda_graphs needs a CUDA device, and this would run on cpu"):
+        pretrain(tiny_corpus, tmp_path / "run", cuda_graphs=True, accelerator="cpu", **SMALL)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_is_never_overwritten_nor_resumed_as_another(tiny_corpus, tmp_path):

@@ -188,7 +188,7 @@ def check_pretrain(name: str, method: Method) -> None:
     Raises:
         UserError: for an unknown option, method or recipe, a value of another kind, or where there is no corpus.
     """
-    from lingula.commands._training import recipe_of
+    from lingula.commands._recipe import recipe_of
     from lingula.commands.pretrain import pretrain
     from lingula.registry import UserError, check_options
 

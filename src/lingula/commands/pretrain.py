@@ -1,7 +1,7 @@
 """``lingula pretrain``: from a prepared corpus to a trained run.
 
-The machinery is in ``_training.py``. jsonargparse reads the annotations here and runs a module's ``TYPE_CHECKING``
-imports to do so; this module has none, so that ``--help`` is quick.
+The machinery is in ``_recipe.py``, ``_devices.py`` and ``_run.py``. jsonargparse reads the annotations here and runs a
+module's ``TYPE_CHECKING`` imports to do so; this module has none, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def pretrain(
     nodes: int = 1,
     fsdp: bool = False,
     compile: bool = False,
+    cuda_graphs: bool = False,
     checkpoint_activations: bool = False,
     log_every: int = 20,
     checkpoint_every: int = 500,
@@ -80,6 +81,8 @@ def pretrain(
         nodes: machines.
         fsdp: split weights, gradients and moments among the processes (FSDP2), for models larger than a device.
         compile: compile the encoders (torch.compile), which takes minutes once; worth it for days on a GPU.
+        cuda_graphs: the same, and launch the image encoder's kernels all at once: for small batches, where a GPU
+            waits for the next launch.
         checkpoint_activations: compute the encoders' inner results again in the backward pass instead of keeping them:
             a third more time, for batches that would not fit.
         log_every: steps between two lines of metrics.jsonl.
@@ -88,21 +91,17 @@ def pretrain(
         quiet: no progress bar.
     """
     from lingula.checkpoint import load_weights
-    from lingula.commands._training import (
-        Run,
-        begin,
-        build,
-        check,
+    from lingula.commands._devices import (
+        check_cuda_graphs,
         check_fsdp,
         compile_encoders,
-        find,
         forget_activations,
         loss_scale,
         make_fabric,
         precision_of,
-        recipe_of,
-        resolve,
     )
+    from lingula.commands._recipe import check, recipe_of, resolve
+    from lingula.commands._run import Run, begin, build, find
     from lingula.data.shards import open_corpus
     from lingula.log import Log
     from lingula.methods import METHODS
@@ -135,8 +134,10 @@ def pretrain(
     opened = open_corpus(corpus)
     exact_precision = precision_of(plan.precision, accelerator)
     if fsdp:
-        check_fsdp(devices * nodes, exact_precision, compile)
+        check_fsdp(devices * nodes, exact_precision, compile or cuda_graphs)
     fabric = make_fabric(accelerator, devices, nodes, exact_precision, fsdp)
+    if cuda_graphs:
+        check_cuda_graphs(fabric)
     made = {
         "method": method,
         "recipe": recipe,
@@ -161,8 +162,8 @@ def pretrain(
     model, config, loaders = build(fabric, opened, plan, method, out, vocabulary, seed, fresh=state is None)
     if checkpoint_activations:
         forget_activations(model)
-    if compile:
-        compile_encoders(model)
+    if compile or cuda_graphs:
+        compile_encoders(model, cuda_graphs)
     steps_per_epoch = max(1, len(loaders["train"]) // accumulate)
     lengths = [round(stage.epochs * steps_per_epoch) for stage in plan.stages]
     if not any(lengths):

@@ -1,11 +1,9 @@
-"""The machinery of ``lingula pretrain``: what is asked for, what is refused, how a run begins, one stage of it."""
+"""A run of ``lingula pretrain``: how it begins, its parts, and one stage of it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import logging
-import math
 import platform
 import shutil
 import sys
@@ -18,9 +16,9 @@ from typing import Any
 import torch
 
 from lingula import __version__
-from lingula.api import TOWERS, build_method
+from lingula.api import build_method
 from lingula.checkpoint import Progress, load_moments, load_state, save_checkpoint
-from lingula.data.collate import SENTENCES
+from lingula.commands._devices import loss_scale
 from lingula.data.loader import Batches, Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.shards import ShardedCorpus
@@ -30,191 +28,12 @@ from lingula.gather import as_the_first
 from lingula.log import Log
 from lingula.methods import METHODS
 from lingula.nn.text_encoders import SMALL_BERT, freeze_layers, text_config
-from lingula.optim import OPTIMIZERS, SCHEDULES, Recipe, build_optimizer, learning_rate_at
-from lingula.registry import UserError, check_options, nearest
+from lingula.optim import Recipe, build_optimizer, learning_rate_at
+from lingula.registry import UserError
 from lingula.results import plain, write_json
-from lingula.sharding import callable_in_parts, shard
+from lingula.sharding import callable_in_parts
 from lingula.tasks.retrieval import rank_pairs
 from lingula.train import fit
-
-ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps")
-PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed")
-
-
-def recipe_of(method: str, recipe: str) -> Recipe:
-    """A method's recipe by name.
-
-    Raises:
-        UserError: if there is no such method, or it has no such recipe.
-    """
-    recipes: dict[str, Recipe] = METHODS[method].recipes
-    if recipe not in recipes:
-        hint = nearest(recipe, recipes) or f"; known: {', '.join(recipes)}"
-        raise UserError(f"method '{method}' has no recipe '{recipe}'{hint}")
-    return recipes[recipe]
-
-
-def resolve(
-    recipe: Recipe,
-    given: dict[str, Any],
-    epochs: list[float] | None,
-    options: dict[str, Any],
-    weights: dict[str, float],
-) -> Recipe:
-    """The recipe with what the user gave instead.
-
-    Raises:
-        UserError: for a number of epochs that fits no stages, or a weight of a term that no stage has.
-    """
-    stages = recipe.stages
-    if epochs is not None:
-        if len(epochs) != len(stages):
-            raise UserError(
-                f"the recipe has {len(stages)} stages, so --epochs takes {len(stages)} numbers, as in "
-                f"--epochs {' '.join(f'{s.epochs:g}' for s in stages)}; got {epochs}"
-            )
-        stages = tuple(s.of_length(e) for s, e in zip(stages, epochs, strict=True))
-    terms = {term for stage in stages for term in stage.weights}
-    for term in weights:
-        if term not in terms:
-            raise UserError(f"no loss term '{term}'{nearest(term, terms) or '; known: ' + ', '.join(sorted(terms))}")
-    stages = tuple(
-        dataclasses.replace(s, weights={name: weights.get(name, value) for name, value in s.weights.items()})
-        for s in stages
-    )
-    changes = {name: value for name, value in given.items() if value is not None}
-    if "learning_rate" in changes:  # it moves all of them: no stage may go on with the recipe's own
-        factor = changes["learning_rate"] / recipe.learning_rate
-        stages = tuple(dataclasses.replace(s, learning_rate=_times(s.learning_rate, factor)) for s in stages)
-        for name in ("text_learning_rate", "bias_learning_rate"):
-            changes[name] = _times(getattr(recipe, name), factor)
-    if "image_size" in changes and "resize_to" not in changes:
-        changes["resize_to"] = round(changes["image_size"] * recipe.resize_to / recipe.image_size)
-    return dataclasses.replace(recipe, stages=stages, options={**recipe.options, **options}, **changes)
-
-
-def _times(rate: float | None, factor: float) -> float | None:
-    return None if rate is None else rate * factor
-
-
-def check(method: str, plan: Recipe, counts: dict[str, int], seed: int, accelerator: str) -> None:
-    """Refuse numbers and names that would fail later, less clearly.
-
-    Args:
-        method: its name.
-        plan: the recipe with what the user gave instead.
-        counts: whole numbers from 1, by the names of their options.
-        seed: of the run.
-        accelerator: as the user named it.
-    Raises:
-        UserError: naming the first that is wrong.
-    """
-    for name, value in {"batch_size": plan.batch_size, **counts}.items():
-        if value < 1:
-            raise UserError(f"{name} must be 1 or more, got {value}")
-    if plan.batch_size < METHODS[method].smallest_batch:
-        raise UserError(
-            f"method '{method}' needs a batch_size of {METHODS[method].smallest_batch} or more, got {plan.batch_size}"
-        )
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
-    words = (
-        ("accelerator", accelerator, ACCELERATORS),
-        ("precision", plan.precision, PRECISIONS),
-        ("optimizer", plan.optimizer, OPTIMIZERS),
-        ("schedule", plan.schedule, SCHEDULES),
-        ("sentences", plan.sentences, SENTENCES),
-    )
-    for what, word, known in words:
-        if word not in known:
-            raise UserError(f"unknown {what} '{word}'{nearest(word, known) or '; known: ' + ', '.join(known)}")
-    if not 0 < plan.learning_rate < math.inf:
-        raise UserError(f"learning_rate must be above 0, got {plan.learning_rate}")
-    if not 0 <= plan.weight_decay < math.inf:
-        raise UserError(f"weight_decay must be 0 or more, got {plan.weight_decay}")
-    if plan.clip is not None and not plan.clip > 0:
-        raise UserError(f"clip must be above 0, got {plan.clip}")
-    if plan.image_size < 16:
-        raise UserError(f"image_size must be 16 pixels or more, got {plan.image_size}")
-    if plan.resize_to < plan.image_size:
-        raise UserError(f"resize_to must be image_size ({plan.image_size}) or more, got {plan.resize_to}")
-    for number, stage in enumerate(plan.stages, start=1):
-        if not 0 <= stage.epochs < math.inf:
-            raise UserError(f"epochs must be 0 or more, got {stage.epochs} for stage {number}")
-        for term, weight in stage.weights.items():
-            if not 0 <= weight < math.inf:
-                raise UserError(f"weights.{term} must be 0 or more, got {weight}")
-        if stage.epochs and not any(stage.weights.values()):
-            raise UserError(f"stage {number} has nothing to train: all its loss weights are 0")
-    if not any(stage.epochs for stage in plan.stages):
-        raise UserError("nothing to train: all epochs are 0")
-    check_options(f"method '{method}'", METHODS[method], plan.options, not_options=TOWERS)
-
-
-def precision_of(precision: str, accelerator: str) -> str:
-    """``auto`` is bf16-mixed on hardware with bf16 arithmetic; on other CPUs it would only be slower."""
-    if precision != "auto":
-        return {"32": "32-true"}.get(precision, precision)
-    if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    if accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
-        flags = Path("/proc/cpuinfo")
-        text = flags.read_text() if flags.is_file() else ""
-        if "avx512_bf16" in text or "amx_bf16" in text:
-            return "bf16-mixed"
-    return "32-true"
-
-
-def check_fsdp(processes: int, precision: str, compile: bool) -> None:
-    """Refuse what a model cannot be together with that is split among processes.
-
-    Raises:
-        UserError: for one process, 16-mixed, or compiled encoders.
-    """
-    if processes == 1:
-        raise UserError("--fsdp splits the model among processes, and there is one; give --devices 2 or more")
-    if precision == "16-mixed":
-        raise UserError("--fsdp knows no loss scale, which 16-mixed needs; give --precision bf16-mixed or 32")
-    if compile:
-        raise UserError("--fsdp puts weights together between the blocks that --compile would make one; leave one out")
-
-
-def make_fabric(accelerator: str, devices: int, nodes: int, precision: str, sharded: bool) -> Any:
-    """A Lightning Fabric that says nothing but warnings.
-
-    Raises:
-        UserError: where the machine has no such accelerator, or not as many.
-    """
-    from lightning.fabric import Fabric
-    from lightning.fabric.strategies import ModelParallelStrategy
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    processes = devices * nodes
-    strategy: Any = "ddp_find_unused_parameters_true" if processes > 1 else "auto"
-    if sharded:
-
-        def split(model: torch.nn.Module, mesh: Any) -> torch.nn.Module:
-            return shard(model, mesh["data_parallel"])
-
-        strategy = ModelParallelStrategy(split, data_parallel_size=processes, tensor_parallel_size=1)
-
-    for name in ("lightning", "lightning.fabric", "lightning.pytorch"):  # importing them sets INFO
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        return Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=nodes,
-            strategy=strategy,
-            precision=precision,  # type: ignore[arg-type]
-        )
-    except (MisconfigurationException, RuntimeError, ValueError) as err:
-        raise UserError(f"accelerator '{accelerator}' with {devices} devices: {err}") from err
-
-
-def loss_scale(fabric: Any) -> Any:
-    """The ``GradScaler`` of 16-mixed, one for all stages; ``None`` at other precisions."""
-    return getattr(fabric.strategy.precision, "scaler", None)
 
 
 def find(out: Path, made: dict[str, Any], resume: bool) -> tuple[Progress, dict[str, Any]] | None:
@@ -354,26 +173,6 @@ def _loaders(
         part = {"rank": fabric.global_rank, "processes": fabric.world_size}
         loaders["val"] = Loader(held_out, held_out.rows("val"), *sizes, tokens, device=fabric.device, **part)
     return loaders
-
-
-def compile_encoders(model: Any) -> None:
-    """Compile the towers; films have one shape, of packed reports both sides vary: two graphs in all."""
-    model.image_encoder.compile()
-    if model.uses_text:
-        model.text_encoder.backbone.compile(dynamic=True)
-
-
-def forget_activations(model: Any) -> None:
-    """Let the towers keep the inputs of their blocks only.
-
-    Raises:
-        UserError: if the image encoder cannot.
-    """
-    model.image_encoder.checkpoint_activations()
-    if model.uses_text:
-        backbone = model.text_encoder.backbone
-        newer = getattr(backbone, "activation_checkpointing_enable", None)  # transformers is renaming it
-        (newer or backbone.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def _tokenizer(fabric: Any, corpus: PreparedCorpus | ShardedCorpus, plan: Recipe, folder: Path, vocabulary: int) -> Any:
