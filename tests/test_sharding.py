@@ -1,7 +1,7 @@
 """Sharded runs come to what one process comes to, and their checkpoints are like any other.
 
-The processes are this file run as a script, which forks once for all the runs. The encoders have no BatchNorm: its
-statistics would be each process's own.
+The processes are this file run as a script, which forks once for all the runs. Where there is a BatchNorm, whose
+statistics are each process's own, and in half precision, sharded runs are compared with DDP's on as many processes.
 """
 
 from __future__ import annotations
@@ -30,12 +30,26 @@ RUNS = {
     # SGD without, which tells a gradient from its double; a momentum encoder and a queue
     "moco": {"recipe": "paper", "epochs": [2 / 3], "options": {"dim": 16, "queue_size": 64, "shuffle_groups": 1}},
 }
+BESIDE_DDP = {
+    # LARS over two batches a step, the tower's inner results computed twice; a projector with BatchNorms
+    "barlow-twins": {
+        "recipe": "paper",
+        "epochs": [3],
+        "learning_rate": 0.1,
+        "accumulate": 2,
+        "image_encoder": "vit_tiny_patch16_224",
+        "checkpoint_activations": True,
+        "options": {"projector": [16, 16]},
+    },
+    "clip": {"recipe": "scratch", "epochs": [1], "precision": "bf16-mixed"},
+}
 STOP = 3  # of three steps, of which the second stage has two
 
 
 def train(method, corpus, out, processes, **settings):
-    size = {"devices": processes, "batch_size": PAIRS // processes}
-    return pretrain(corpus, out, method, quiet=True, checkpoint_every=1, **size, **COMMON, **RUNS[method], **settings)
+    settings = COMMON | (RUNS | BESIDE_DDP)[method] | settings
+    settings |= {"devices": processes, "batch_size": PAIRS // processes, "checkpoint_every": 1, "log_every": 1}
+    return pretrain(corpus, out, method, quiet=True, **settings)
 
 
 def interrupt(log, step):
@@ -44,8 +58,11 @@ def interrupt(log, step):
 
 
 def work(rank, folder, corpus, processes):
-    """Train MoCo sharded, and CM-CGNS twice: begun sharded and ended not, and the other way round."""
+    """Train MoCo sharded, CM-CGNS twice, begun sharded and ended not and the other way round, and others both ways."""
     train("moco", corpus, folder / "moco", processes, fsdp=True)
+    for method in BESIDE_DDP:
+        for name, shard in ((f"{method}, sharded", True), (f"{method}, not", False)):
+            train(method, corpus, folder / name, processes, fsdp=shard)
     for name, shard in (("sharded", True), ("not", False)):
         uninterrupted, Log.step = Log.step, interrupt
         with pytest.raises(KeyboardInterrupt):
@@ -117,6 +134,18 @@ def test_sharded_steps_are_those_of_one_process(several, alone):
     assert_close(weights(checkpoint_folder(several / "moco")), weights(checkpoint_folder(alone / "moco")), 1e-6)
 
 
+def test_lars_accumulated_steps_and_activations_computed_again_are_those_of_ddp(several):
+    sharded, other = (weights(checkpoint_folder(several / f"barlow-twins, {name}")) for name in ("sharded", "not"))
+    assert_close(sharded, other, 1e-5)
+
+
+def test_in_half_precision_the_losses_are_those_of_ddp(several):
+    sharded, other = (losses(several / f"clip, {name}") for name in ("sharded", "not"))
+    assert len(other) == 3
+    assert other[-1] != other[0]
+    assert sharded == pytest.approx(other, rel=0.01)
+
+
 def test_a_checkpoint_does_not_tell_whether_it_was_sharded(several):
     sharded, other = (several / f"{name}, stopped" for name in ("sharded", "not"))
     assert_close(weights(sharded), weights(other), 1e-5)
@@ -129,6 +158,13 @@ def test_a_run_that_begins_sharded_may_end_otherwise_and_the_other_way_round(sev
     # Adam makes steps of what is only rounding, as the gradient of a key's bias is: a tenth of a step
     assert_close(weights(checkpoint_folder(several / begun)), weights(checkpoint_folder(alone / "cm-cgns")), 6e-5)
     assert validation(several / begun) == validation(alone / "cm-cgns")
+
+
+def losses(run):
+    """Of every step, the sum of the terms."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    terms = [[v for k, v in row.items() if k.startswith("train/") and k != "train/gradient_norm"] for row in rows]
+    return [sum(of_step) for of_step in terms if of_step]
 
 
 def validation(run):
