@@ -76,21 +76,33 @@ def spherical_kmeans(
 def _on_the_gram_matrix(points: Tensor, clusters: int, seed: int, keys: Tensor, iterations: int) -> Clusters:
     """Every centre is a weighted sum of points, so its products with the points are sums of the Gram matrix's rows."""
     order = keys.argsort()  # from here on nothing depends on the order in which the points came
-    points = points[order]
+    points = points.index_select(0, order)
     gram = points @ points.T
     chosen = _spread_out(gram, None, clusters, seed)
-    weights = torch.zeros_like(gram[:clusters]).scatter_(1, chosen[:, None], 1.0)  # (K, N): the centres
-    along = gram[chosen]  # (K, N): products of centres and points
-    assignment = along.argmax(0)
-    for _ in range(iterations):
+    along = gram.index_select(0, chosen)  # (K, N): products of centres and points
+    assignment = _nearest(along, 0)
+    of_each = torch.empty_like(assignment[:clusters]).fill_(-1)  # of each centre, the step that moved it last
+    assignments = []
+    for step in range(iterations):
         sums = torch.zeros_like(along).index_add_(0, assignment, gram)
         own = sums.gather(0, assignment[None])[0]  # each point with its cluster's sum; they add up to its square
-        lengths = torch.zeros_like(own[:clusters]).index_add_(0, assignment, own).clamp_min(0).sqrt()[:, None]
-        members = torch.zeros_like(weights).scatter_(0, assignment[None], 1.0)
-        moved, lengths = lengths > 1e-6, lengths.clamp_min(1e-6)
-        weights, along = torch.where(moved, members / lengths, weights), torch.where(moved, sums / lengths, along)
-        assignment = along.argmax(0)
-    return Clusters(unit(weights @ points), torch.empty_like(assignment).scatter_(0, order, assignment))
+        lengths = torch.zeros_like(own[:clusters]).index_add_(0, assignment, own).clamp_min(0).sqrt()
+        moved = lengths > 1e-6
+        of_each = of_each.masked_fill(moved, step)
+        along = torch.where(moved[:, None], sums / lengths.clamp_min(1e-6)[:, None], along)
+        assignments.append(assignment)
+        assignment = _nearest(along, 0)
+    members = torch.zeros_like(along).scatter_(1, chosen[:, None], 1.0)
+    if assignments:
+        then = torch.stack(assignments).index_select(0, of_each.clamp_min(0))  # (K, N)
+        here = then == torch.arange(clusters, device=then.device)[:, None]
+        members = torch.where(of_each[:, None] < 0, members, here.to(members.dtype))
+    return Clusters(unit(members @ points), torch.empty_like(assignment).scatter_(0, order, assignment))
+
+
+def _nearest(along: Tensor, dim: int) -> Tensor:
+    """Where along a dimension the largest is; on CPUs torch's max is twice as fast as its argmax."""
+    return along.max(dim).indices
 
 
 def _shared(
@@ -130,10 +142,10 @@ def _shared(
     centres = candidates[_spread_out(candidates @ candidates.T, masses, clusters, seed)]
 
     for _ in range(iterations):
-        sums = added(torch.zeros_like(centres).index_add_(0, (own @ centres.T).argmax(1), own))
+        sums = added(torch.zeros_like(centres).index_add_(0, _nearest(own @ centres.T, 1), own))
         lengths = sums.norm(dim=1, keepdim=True)
         centres = torch.where(lengths > 1e-6, sums / lengths.clamp_min(1e-6), centres)
-    return Clusters(centres, of_all((own @ centres.T).argmax(1)))
+    return Clusters(centres, of_all(_nearest(own @ centres.T, 1)))
 
 
 def _spread_out(gram: Tensor, masses: Tensor | None, clusters: int, seed: int) -> Tensor:
@@ -148,14 +160,14 @@ def _spread_out(gram: Tensor, masses: Tensor | None, clusters: int, seed: int) -
     Returns:
         ``(K,)`` int64 places in [0, M).
     """
-    distance = (2.0 - 2.0 * gram).clamp_min(0.0)  # (M, M), squared
+    distance = (2.0 - 2.0 * gram).clamp_min(0.0).nan_to_num(0.0)  # (M, M), squared; points may be no numbers
     steps = torch.arange(clusters, device=gram.device)
     luck = keyed_uniform(seed, steps, 2 + int(math.log(clusters))).to(gram.dtype).unbind()  # K x (candidates,)
 
     def draw(weights: Tensor, uniform: Tensor) -> Tensor:
         """Where numbers from 0 to the sum of all weights fall among their cumulated sums."""
         heights = weights.cumsum(0)
-        return torch.searchsorted(heights, uniform * heights[-1]).clamp_max(len(gram) - 1)  # points may be no numbers
+        return torch.searchsorted(heights, uniform * heights[-1])
 
     chosen = [draw(torch.ones_like(gram[0]) if masses is None else masses, luck[0][:1])]
     nearest = distance.index_select(0, chosen[0])  # (1, M)
