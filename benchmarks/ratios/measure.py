@@ -1,10 +1,9 @@
-"""How things are measured: taken in turns, by the median, and memory by the high-water mark of the process."""
+"""How things are measured: taken in turns, by the quickest turn, and memory by the high-water mark of the process."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,22 +46,23 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(*calls: Callable[[], Any], rounds: int = ROUNDS, warm: bool = True) -> list[float]:
-    """Median seconds of each call, one of each after the other and then again, so that what else the machine does hits
-    all of them alike.
+def in_turns(*calls: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
+    """Seconds of the quickest turn of each call, one of each after the other and then again.
+
+    What else a machine does only ever adds time, and to two threads that wait for each other more than to one; so the
+    quickest of several turns is what the call itself takes.
 
     Args:
         calls: without arguments.
-        rounds: of each.
-        warm: call each once before.
+        rounds: of each, after one that does not count.
     """
-    for call in calls if warm else ():
+    for call in calls:
         call()
     taken: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, times in zip(calls, taken, strict=True):
             times.append(seconds(call))
-    return [statistics.median(times) for times in taken]
+    return [min(times) for times in taken]
 
 
 def extra_memory(call: Callable[[], Any]) -> float:
