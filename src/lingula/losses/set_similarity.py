@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from lingula.losses.cosine import unit
+from lingula.losses.tiles import in_tiles
 
 PAIRINGS = ("soft", "hungarian", "sinkhorn")
 
@@ -130,7 +130,7 @@ def set_similarity(observations: Tensor, sentences: Tensor, mask: Tensor, pairin
             f"{tuple(observations.shape)}, {tuple(sentences.shape)} and {tuple(mask.shape)}"
         )
 
-    def part(one: Tensor, other: Tensor, real: Tensor) -> Tensor:
+    def part(other: Tensor, real: Tensor) -> Tensor:
         cosines = torch.einsum("iqd,jsd->ijqs", one, other)  # (n, N, Q, S)
         to_sentences, to_observations = pair_sets(cosines, real[None], pairing)
         gram = one @ one.transpose(1, 2)  # (n, Q, Q)
@@ -145,13 +145,8 @@ def set_similarity(observations: Tensor, sentences: Tensor, mask: Tensor, pairin
         return 0.5 * (along + across)
 
     with torch.autocast(observations.device.type, enabled=False):
-        one, other = unit(observations), unit(sentences)
-        if len(other) <= chunk:
-            return part(one, other, mask)
-        chunks = zip(other.split(chunk), mask.split(chunk), strict=True)
-        return torch.cat(
-            [checkpoint(part, one, *rest, use_reentrant=False, preserve_rng_state=False) for rest in chunks], dim=1
-        )
+        one = unit(observations)
+        return torch.cat(in_tiles(part, (unit(sentences), mask), chunk), dim=1)
 
 
 def similarity_nce(similarity: Tensor, positive: Tensor, excluded: Tensor, temperature: float) -> Tensor:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+
+from lingula.losses.tiles import in_tiles
 
 
 def word_region_attention(words: Tensor, word_mask: Tensor, regions: Tensor, temperature: float) -> Tensor:
@@ -72,14 +73,11 @@ def word_region_similarity(
     with torch.autocast(words.device.type, enabled=False):
         words, regions = _wide(words), _wide(regions)
         gram = regions @ regions.transpose(1, 2)  # (m, R, R)
-        taus = (temperature_attention, temperature_words)
-        if len(words) <= chunk:
-            return _similarity(words, word_mask, regions, gram, *taus)
-        parts = [
-            checkpoint(_similarity, some, mask, regions, gram, *taus, use_reentrant=False, preserve_rng_state=False)
-            for some, mask in zip(words.split(chunk), word_mask.split(chunk), strict=True)
-        ]
-        return torch.cat(parts)
+
+        def part(words: Tensor, mask: Tensor) -> Tensor:
+            return _similarity(words, mask, regions, gram, temperature_attention, temperature_words)
+
+        return torch.cat(in_tiles(part, (words, word_mask), chunk))
 
 
 def _similarity(
