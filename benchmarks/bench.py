@@ -18,8 +18,6 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-# Or scikit-learn's threads would spin while torch's work, and the reverse.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 KEYS = {
     "report_loss": ("C1", "C2"),
