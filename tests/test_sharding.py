@@ -100,7 +100,7 @@ def several(request, tiny_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("several")
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, str(folder), str(tiny_corpus), str(request.param)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return folder
 
