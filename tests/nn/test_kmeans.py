@@ -87,6 +87,28 @@ def test_iterations_go_on_lowering_the_inertia():
     assert inertia(points, spherical_kmeans(points, 10).assignment) == found[3]  # 10 is the default
 
 
+@pytest.mark.parametrize("seed", [360, 670, 475])  # of 6,000 draws of seeds as bad as these, six empty a cluster
+def test_a_centre_that_loses_its_last_point_stays_where_it_is(seed, monkeypatch):
+    monkeypatch.setattr(kmeans, "GRAM_LIMIT", LIMITS[1])
+    count, clusters = (16, 8) if seed == 475 else (20, 6)
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.nn.functional.normalize(torch.randn(count, 2, generator=generator).double(), dim=1)
+    chosen = torch.randint(count, (clusters,), generator=generator).unique()
+    monkeypatch.setattr(kmeans, "_spread_out", lambda *_: chosen)
+    expected, has_moved, was_left = points[chosen].clone(), set(), set()
+    for _ in range(10):  # Lloyd's steps as they are written in books
+        nearest = (points @ expected.T).argmax(1)
+        for k in range(len(chosen)):
+            total = points[nearest == k].sum(0)
+            if (nearest == k).any():
+                expected[k] = total / total.norm()
+                has_moved.add(k)
+            elif k in has_moved:
+                was_left.add(k)
+    assert was_left
+    torch.testing.assert_close(spherical_kmeans(points, len(chosen)).centres, expected)
+
+
 def test_the_same_seed_gives_the_same_clusters_and_another_may_not():
     points = blobs(96, 64, spread=3.0)
     one, again, other = (spherical_kmeans(points, 24, seed) for seed in (5, 5, 6))
