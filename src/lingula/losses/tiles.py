@@ -29,8 +29,6 @@ def in_tiles(part: Callable[..., Part], rows: Sequence[Tensor], tile: int) -> li
     return [checkpoint(part, *each, use_reentrant=False, preserve_rng_state=False) for each in tiles]
 
 
-def sum_over_tiles(
-    part: Callable[..., tuple[Tensor, ...]], rows: Sequence[Tensor], tile: int = 512
-) -> tuple[Tensor, ...]:
+def sum_over_tiles(part: Callable[..., tuple[Tensor, ...]], rows: Sequence[Tensor], tile: int) -> tuple[Tensor, ...]:
     """Add up what ``part`` makes of the rows, :func:`in_tiles`: sums, exact but for the order of the additions."""
     return tuple(torch.stack(sums).sum(0) for sums in zip(*in_tiles(part, rows, tile), strict=True))
