@@ -273,7 +273,7 @@ class FeatureLoader:
     def __init__(self, features: Tensor, rows: np.ndarray, batch_size: int, seed: int) -> None:
         self.features, self.rows = features, torch.from_numpy(rows).to(features.device)
         self.batch_size, self.seed = batch_size, seed
-        self._order: tuple[int, np.ndarray] | None = None  # of the epoch that is being read
+        self._shuffled: tuple[int, Tensor, Tensor] | None = None  # the epoch that is being read
 
     def __len__(self) -> int:
         return -(-len(self.features) // self.batch_size)
@@ -281,10 +281,12 @@ class FeatureLoader:
     def batch(self, step: int) -> Batch:
         """The ``step``-th batch, counted over epochs; its "films" are ``(B, 1, C)`` features."""
         epoch, place = divmod(step, len(self))
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.features))
-        places = torch.from_numpy(self._order[1][place * self.batch_size :][: self.batch_size]).to(self.features.device)
-        return Batch(self.features[places][:, None], self.rows[places], seed=step)
+        if self._shuffled is None or self._shuffled[0] != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.features))
+            places = torch.from_numpy(order).to(self.features.device)
+            self._shuffled = epoch, self.features[places][:, None], self.rows[places]
+        own = slice(place * self.batch_size, (place + 1) * self.batch_size)
+        return Batch(self._shuffled[1][own], self._shuffled[2][own], seed=step)
 
 
 def label_loss(logits: Tensor, targets: Tensor, exclusive: bool) -> Tensor:
