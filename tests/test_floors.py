@@ -11,7 +11,8 @@ ROOT = Path(lingula.__file__).parent
 FLOORS = {
     0: {"batch", "gather", "registry", "keyed", "losses", "metrics"},
     1: {"nn"},
-    2: {"train", "finetune", "evaluation", "labels", "checkpoint", "optim", "results", "log", "sharding", "data"},
+    2: {"train", "finetune", "evaluation", "labels", "checkpoint", "optim", "results", "log", "fabric", "sharding"}
+    | {"data"},
     3: {"methods", "tasks", "corpora", "plots"},
     4: {"commands", "api"},
     5: {"cli", "__main__"},

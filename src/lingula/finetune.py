@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from lingula.data.loader import Loader
+from lingula.fabric import quiet_fabric
 from lingula.registry import UserError
 from lingula.train import fit
 
@@ -121,12 +121,6 @@ def _ignore(step: int, terms: dict[str, float]) -> None:
 
 
 def _fabric(device: torch.device) -> Any:
-    from lightning.fabric import Fabric
-
-    for name in ("lightning", "lightning.fabric", "lightning.pytorch"):  # importing them sets INFO
-        logging.getLogger(name).setLevel(logging.WARNING)
-    accelerator = {"cuda": "cuda", "mps": "mps"}.get(device.type, "cpu")
-    devices: Any = [device.index or 0] if accelerator == "cuda" else 1
-    return Fabric(
-        accelerator=accelerator, devices=devices, precision="bf16-mixed" if accelerator == "cuda" else "32-true"
-    )
+    if device.type == "cuda":
+        return quiet_fabric(accelerator="cuda", devices=[device.index or 0], precision="bf16-mixed")
+    return quiet_fabric(accelerator=device.type, devices=1, precision="32-true")

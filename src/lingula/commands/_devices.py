@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lingula.fabric import quiet_fabric
 from lingula.registry import UserError
 from lingula.sharding import shard
 
@@ -41,12 +41,11 @@ def check_fsdp(processes: int, precision: str, compile: bool) -> None:
 
 
 def make_fabric(accelerator: str, devices: int, nodes: int, precision: str, sharded: bool) -> Any:
-    """A Lightning Fabric that says nothing but warnings.
+    """A Lightning Fabric over this run's processes.
 
     Raises:
         UserError: where the machine has no such accelerator, or not as many.
     """
-    from lightning.fabric import Fabric
     from lightning.fabric.strategies import ModelParallelStrategy
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -59,15 +58,9 @@ def make_fabric(accelerator: str, devices: int, nodes: int, precision: str, shar
 
         strategy = ModelParallelStrategy(split, data_parallel_size=processes, tensor_parallel_size=1)
 
-    for name in ("lightning", "lightning.fabric", "lightning.pytorch"):  # importing them sets INFO
-        logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        return Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=nodes,
-            strategy=strategy,
-            precision=precision,  # type: ignore[arg-type]
+        return quiet_fabric(
+            accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision
         )
     except (MisconfigurationException, RuntimeError, ValueError) as err:
         raise UserError(f"accelerator '{accelerator}' with {devices} devices: {err}") from err
