@@ -130,6 +130,31 @@ def test_what_is_missing_or_broken_is_named(corpus, url, tmp_path):
         open_corpus("nowhere://bucket")
 
 
+@pytest.mark.parametrize("call", ["glob", "cat_file", "get", "makedirs", "open"])
+def test_errors_of_the_storages_own_kind_are_one_line(call, corpus, tmp_path, monkeypatch):
+    """Those of s3fs come from botocore, and are no OSErrors."""
+
+    class EndpointConnectionError(Exception):
+        pass
+
+    def refused(*_, **__):
+        raise EndpointConnectionError("Could not connect\n to the endpoint")
+
+    url = "memory://bucket/corpus"
+    if call not in ("makedirs", "open"):
+        write_shards(corpus, url, log=quiet)
+    there = ShardedCorpus.open(url)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), call, refused)
+    with pytest.raises(UserError, match=r"^cannot (read|write) .*: Could not connect to the endpoint$"):
+        if call == "get":
+            there.validation(tmp_path)
+        elif there is None:
+            write_shards(corpus, url, log=quiet)
+        else:
+            open_corpus(url)
+    fsspec.filesystem("memory").store.clear()
+
+
 def test_a_prepared_corpus_is_opened_as_one(corpus):
     assert isinstance(open_corpus(corpus.folder), PreparedCorpus)
     assert isinstance(open_corpus(Path(corpus.folder)), PreparedCorpus)

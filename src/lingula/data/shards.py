@@ -19,6 +19,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,11 +87,9 @@ class ShardedCorpus:
             UserError: if the storage cannot be reached, the parts are of different sizes, or of another format.
         """
         files, folder = _storage(url)
-        try:
+        with _in_words(f"cannot read {url}"):
             found = sorted(files.glob(f"{folder}/*/shards.json"))
             parts = [(path.rpartition("/")[0], json.loads(files.cat_file(path))) for path in found]
-        except (OSError, ValueError) as err:
-            raise UserError(f"cannot read {url}: {err}") from err
         if not parts:
             return None
         for path, part in parts:
@@ -113,12 +112,10 @@ class ShardedCorpus:
         from fsspec.implementations.local import LocalFileSystem
 
         uri = self.uri[number]
-        try:
+        with _in_words(f"cannot read the shard {uri}"):
             local = isinstance(self._files, LocalFileSystem)
             source = pa.memory_map(uri) if local else pa.BufferReader(self._files.cat_file(uri))
             rows = pa.ipc.open_file(source).get_batch(0)
-        except (OSError, ValueError, pa.ArrowInvalid) as err:
-            raise UserError(f"cannot read the shard {uri}: {err}") from err
         if len(rows) != self.counts[number]:
             raise UserError(f"the shard {uri} is damaged: expected {self.counts[number]} studies, got {len(rows)}")
         pixels = np.frombuffer(rows.column("pixels").buffers()[1], dtype=np.uint8)
@@ -142,7 +139,8 @@ class ShardedCorpus:
         """
         for folder, part in self._parts:
             if part["val"]:
-                self._files.get(f"{folder}/val/", f"{scratch}/", recursive=True)
+                with _in_words(f"cannot read {folder}/val"):
+                    self._files.get(f"{folder}/val/", f"{scratch}/", recursive=True)
                 return PreparedCorpus.open(scratch)
         return None
 
@@ -196,7 +194,7 @@ def write_shards(corpus: PreparedCorpus, url: str | Path, seed: int = 0, log: Lo
         "fingerprint": corpus.fingerprint,
         "seed": seed,
     }
-    try:
+    with _in_words(f"cannot write shards to {url}"):
         files.makedirs(part, exist_ok=True)
         for kind, rows in (("paired", train[has_report]), ("films", train[~has_report])):
             rows = np.random.default_rng(seed).permutation(rows)
@@ -214,8 +212,6 @@ def write_shards(corpus: PreparedCorpus, url: str | Path, seed: int = 0, log: Lo
                 files.put(f"{scratch}/", f"{part}/val/", recursive=True)
         with files.open(f"{part}/shards.json", "w") as file:
             file.write(json.dumps(about, indent=2) + "\n")
-    except OSError as err:
-        raise UserError(f"cannot write shards to {url}: {err}") from err
     count = len(about["paired"]) + len(about["films"])
     said = f"{count} shard{'s' * (count != 1)}"
     log(f"{corpus.name}: {len(train)} train studies in {said}, and {about['val']} for validation, in {url}")
@@ -235,6 +231,15 @@ def write_shard(file: Any, shard: Shard) -> None:
     batch = pa.record_batch(columns)
     with pa.ipc.new_file(file, batch.schema) as writer:
         writer.write_batch(batch)
+
+
+@contextmanager
+def _in_words(what: str) -> Iterator[None]:
+    """Whatever goes wrong with a storage, as one line: each package of fsspec's raises errors of its own kind."""
+    try:
+        yield
+    except Exception as err:
+        raise UserError(f"{what}: {' '.join(str(err).split())}") from err
 
 
 def _storage(url: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
