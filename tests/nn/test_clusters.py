@@ -54,6 +54,14 @@ def test_a_run_that_begins_in_between_is_clustered_at_once():
     )
 
 
+def test_the_one_cluster_of_a_single_sentence_is_not_carried_over():
+    carried, single, points = CarriedCentres(16, 6, every=4), blobs(1), blobs(48)
+    assert len(carried(single, 2, 0, keys(single), None, 0).centres) == 1
+    assert torch.equal(
+        carried(points, 6, 1, keys(points), None, 1).centres, spherical_kmeans(points, 6, 1, keys(points)).centres
+    )
+
+
 def test_evaluation_clusters_every_batch_and_carries_nothing():
     carried, first, second = CarriedCentres(16, 6, every=4), blobs(48), blobs(48, seed=1)
     carried(first, 6, 0, keys(first), None, 0)

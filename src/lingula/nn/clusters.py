@@ -38,7 +38,7 @@ class CarriedCentres(nn.Module):
             return spherical_kmeans(points, clusters, seed, keys, sizes=sizes)
         if self._used is None:
             self._used = int(self.centres.any(1).sum())
-        if step % self.every == 0 or not self._used:
+        if step % self.every == 0 or self._used < 2:  # one centre, of a batch of one sentence, is nobody's negative
             found = spherical_kmeans(points, clusters, seed, keys, sizes=sizes)
             self._used = len(found.centres)
             self.centres.zero_()[: self._used] = found.centres
