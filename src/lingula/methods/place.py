@@ -39,7 +39,7 @@ Differs from the paper:
   many reports; nor are reports of the very same tokens.
 - The term ``diversity``, against observations that all become one, is ours.
 - What is correlated (``target``): ``pixel``, the greys of each patch averaged to 8 x 8; or ``ema``, the tokens of a
-  momentum encoder (``momentum``). Patches in which nothing varies, such as black margins, are left out.
+  momentum encoder (``momentum``). Of ``pixel``, patches in which nothing varies, such as black margins, are left out.
 - Half of the patches are hidden (``mask_share``), after the image encoder: a convolution's places have seen something
   of their hidden neighbours. Without it the correlations could be read from the patches, and no report were needed.
 - The correlations are predicted by two layers (``correlation_layers``) of attention from patches to the report's
@@ -266,7 +266,8 @@ class PLACE(nn.Module):
                 each = unit(observations)
                 weights, _ = pair_sets(each @ unit(sets).transpose(1, 2), mask, self.pairing)  # (B, Q, S)
                 drawn, paired = weights.transpose(1, 2) @ each, weights.detach().sum(1) > 0.5
-            loss = loss + self.lambda_in * sibling_nce(drawn, sets, paired, self.set_temperature).mean()
+            siblings = sibling_nce(drawn, sets, paired, self.set_temperature)  # 0 of a report without sentences
+            loss = loss + self.lambda_in * mean_over_all(siblings.sum(), present.sum())
         return loss
 
     def contrast_sets(self, observations: Tensor, sets: Tensor, mask: Tensor, reports: Reports) -> Tensor:
