@@ -68,7 +68,7 @@ class Recipe:
     """
 
     stages: tuple[Stage, ...]
-    image_encoder: str = "resnet50"
+    image_encoder: str = "resnet50.tv_in1k"  # torchvision's weights, the field's start; timm's own are others
     text_encoder: str = "emilyalsentzer/Bio_ClinicalBERT"
     pretrained: bool = True
     image_weights: str | None = None
@@ -121,7 +121,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool = True) -> tor
     """The recipe's optimiser over the parameters that want a gradient.
 
     ``adam`` and ``sgd`` add the decay to the gradient of every parameter, as the papers' code does; ``adamw`` and
-    ``lars`` decay matrices only. Each group holds ``scale``: what its rate is of the recipe's.
+    ``lars`` decay matrices only, and ``lars`` adapts the rate of what decays only, so it wants a weight decay. Each
+    group holds ``scale``: what its rate is of the recipe's.
 
     Args:
         model: whose parameters.
