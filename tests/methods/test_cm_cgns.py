@@ -61,6 +61,55 @@ def literal_infonce(query, key, tau):
     return total / len(query)
 
 
+def literal_report(model, batch, f, v, tau_3, mu, alpha, beta):
+    """Eqs. 7-9 of sentences f and what they drew, v: lists of lists. The centres are k-means' of v."""
+    sentence_count = len(f)
+    if model.hard_negatives == "none":
+        return literal_infonce(f, v, tau_3), 0.0
+    points = torch.tensor(v, dtype=torch.float64)
+    clusters = min(model.clusters, sentence_count // 2)
+    centres = spherical_kmeans(points, clusters, batch.seed, batch.reports.sentence_key).centres.tolist()
+    order = [sorted(range(clusters), key=lambda k, s=s: -cos(s, centres[k])) for s in f]
+    cluster_of = [max(range(clusters), key=lambda k, x=x: cos(x, centres[k])) for x in v]
+    if model.false_negatives == "text":
+        cluster_of_false = [order[k][0] for k in range(sentence_count)]
+    else:
+        cluster_of_false = cluster_of
+    everyone = range(sentence_count)
+    false = [[k for k in everyone if k != j and cluster_of[k] == order[j][0]] for j in everyone]
+    report_sum = 0.0
+    for j in everyone:  # Eq. 7
+        denominator = 0.0
+        for k in everyone:
+            if not (model.mask_false_negatives and k in false[j]):
+                denominator += math.exp(cos(f[j], v[k]) / tau_3)
+        if model.hard_negatives == "others":
+            denominator += mu * math.exp(cos(f[j], centres[order[j][1]]) / tau_3)
+            for r in range(2, clusters):
+                denominator += math.exp(cos(f[j], centres[order[j][r]]) / tau_3)
+        elif model.hard_negatives == "own":
+            denominator += mu * math.exp(cos(f[j], centres[order[j][1]]) / tau_3)
+        elif model.hard_negatives == "batch":
+            for k in everyone:
+                if order[k][1] != order[j][0]:
+                    weight = mu if k == j else 1.0
+                    denominator += weight * math.exp(cos(f[j], centres[order[k][1]]) / tau_3)
+        else:
+            denominator += math.exp(mu * cos(f[j], centres[order[j][1]]) / tau_3) + sentence_count - 1
+        report_sum += -math.log(math.exp(cos(f[j], v[j]) / tau_3) / denominator)
+    margin_sum, pairs = 0.0, 0
+    for j in everyone:  # Eqs. 8-9
+        for k in everyone:
+            if k != j and cluster_of_false[k] == order[j][0]:
+                delta = cos(f[j], v[k]) - cos(f[j], v[j])
+                margin_sum += max(0.0, delta + alpha) + max(0.0, -delta - beta)
+                pairs += 1
+    assert pairs, "the batch has no false negatives: it tests nothing"
+    return report_sum / sentence_count, margin_sum / (
+        sentence_count**2 if model.false_negatives == "text" else pairs
+    )
+
+
 def literal_terms(model, batch, tau_1=0.01, tau_3=0.01, mu=3.0, alpha=0.2, beta=0.5):
     """Eqs. 1-13, unweighted, from the projected embeddings; the centres are k-means' of the representations."""
     reports = batch.reports
@@ -77,51 +126,7 @@ def literal_terms(model, batch, tau_1=0.01, tau_3=0.01, mu=3.0, alpha=0.2, beta=
     ]
     report_to_image = [literal_attention(w, patches[b], own_sentences[b], "image", "text") for b in range(len(image))]
 
-    f, v, sentence_count = sentences, image_to_report, len(sentences)
-    if model.hard_negatives == "none":
-        terms["report"], terms["margin"] = literal_infonce(f, v, tau_3), 0.0
-    else:
-        points = torch.tensor(v, dtype=torch.float64)
-        clusters = min(model.clusters, sentence_count // 2)
-        centres = spherical_kmeans(points, clusters, batch.seed, reports.sentence_key).centres.tolist()
-        order = [sorted(range(clusters), key=lambda k, s=s: -cos(s, centres[k])) for s in f]
-        cluster_of = [max(range(clusters), key=lambda k, x=x: cos(x, centres[k])) for x in v]
-        if model.false_negatives == "text":
-            cluster_of_false = [order[k][0] for k in range(sentence_count)]
-        else:
-            cluster_of_false = cluster_of
-        everyone = range(sentence_count)
-        false = [[k for k in everyone if k != j and cluster_of[k] == order[j][0]] for j in everyone]
-        report_sum = 0.0
-        for j in everyone:  # Eq. 7
-            denominator = 0.0
-            for k in everyone:
-                if not (model.mask_false_negatives and k in false[j]):
-                    denominator += math.exp(cos(f[j], v[k]) / tau_3)
-            if model.hard_negatives == "others":
-                denominator += mu * math.exp(cos(f[j], centres[order[j][1]]) / tau_3)
-                for r in range(2, clusters):
-                    denominator += math.exp(cos(f[j], centres[order[j][r]]) / tau_3)
-            elif model.hard_negatives == "own":
-                denominator += mu * math.exp(cos(f[j], centres[order[j][1]]) / tau_3)
-            elif model.hard_negatives == "batch":
-                for k in everyone:
-                    if order[k][1] != order[j][0]:
-                        weight = mu if k == j else 1.0
-                        denominator += weight * math.exp(cos(f[j], centres[order[k][1]]) / tau_3)
-            else:
-                denominator += math.exp(mu * cos(f[j], centres[order[j][1]]) / tau_3) + sentence_count - 1
-            report_sum += -math.log(math.exp(cos(f[j], v[j]) / tau_3) / denominator)
-        terms["report"] = report_sum / sentence_count
-        margin_sum, pairs = 0.0, 0
-        for j in everyone:  # Eqs. 8-9
-            for k in everyone:
-                if k != j and cluster_of_false[k] == order[j][0]:
-                    delta = cos(f[j], v[k]) - cos(f[j], v[j])
-                    margin_sum += max(0.0, delta + alpha) + max(0.0, -delta - beta)
-                    pairs += 1
-        assert pairs, "the batch has no false negatives: it tests nothing"
-        terms["margin"] = margin_sum / (sentence_count**2 if model.false_negatives == "text" else pairs)
+    terms["report"], terms["margin"] = literal_report(model, batch, sentences, image_to_report, tau_3, mu, alpha, beta)
 
     first, second = model.predictor[0], model.predictor[2]
 
@@ -180,6 +185,36 @@ def test_the_equations(tiny, sentence_counts, options):
     for name, weight in WEIGHTS.items():
         # log tau_1 is kept in float32 and the painted film is compared in float32
         assert terms[name].item() == pytest.approx(weight * expected[name], rel=2e-6, abs=1e-9), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hard_negatives": "others"},
+        {"hard_negatives": "own", "mask_false_negatives": True},
+        {"hard_negatives": "batch"},
+        {"hard_negatives": "official", "false_negatives": "text"},
+        {"hard_negatives": "others", "mu": 0.5, "alpha": 0.0, "beta": 0.1},
+    ],
+    ids=str,
+)
+def test_the_report_terms_of_sentences_that_differ(tiny, options):
+    """What fresh encoders make of sentences is nearly the same; here every sentence has clusters of its own choice."""
+    model = build(tiny, clusters=5, temperature_local=0.3, **options)
+    batch = tiny.double(tiny.batch((3, 5, 4, 2)))
+    generator = torch.Generator().manual_seed(0)
+    f, v = torch.randn(2, 14, 8, generator=generator, dtype=torch.float64) + torch.tensor([[[0.0]], [[0.3]]])
+    centres, assignment, _ = model.find_clusters(v, batch.reports.sentence_key, batch.seed)
+    first_two = (f @ centres.T).topk(2, dim=1).indices
+    delta = torch.nn.functional.cosine_similarity(f[:, None], v[None], dim=-1)
+    delta = (delta - delta.diagonal()[:, None])[assignment == first_two[:, :1]]
+    assert len(first_two[:, 0].unique()) > 2
+    assert len(first_two[:, 1].unique()) > 2
+    assert (delta < -model.beta).any() and (delta > -model.alpha).any()  # both sides of Eq. 9 are at work
+    numbers = model.temperature_local, model.mu, model.alpha, model.beta
+    report, margin = model.report_losses(f, v, batch)
+    expected = literal_report(model, batch, f.tolist(), v.tolist(), *numbers)
+    assert (report.item(), margin.item()) == pytest.approx(expected, rel=1e-8)  # log mu is added in float32
 
 
 def test_a_term_without_weight_is_not_computed(tiny, monkeypatch):
@@ -477,7 +512,7 @@ def test_the_recipes_are_the_papers():
         assert [stage.epochs for stage in recipe.stages] == [10, 20]
         assert (recipe.optimizer, recipe.learning_rate, recipe.start_learning_rate) == ("adam", 1e-5, 1e-7)
         assert (recipe.weight_decay, recipe.batch_size, recipe.warmup_epochs) == (1e-6, 64, 1.0)
-        assert (recipe.image_encoder, recipe.image_size, recipe.pretrained) == ("resnet50", 224, True)
+        assert (recipe.image_encoder, recipe.image_size, recipe.pretrained) == ("resnet50.tv_in1k", 224, True)
     one, two = (stage.weights for stage in recipes["paper"].stages)
     assert one == {"global": 1.0, "report": 1.0, "margin": 1.0, "image": 1.0, "film": 0.0}  # film is ours, and off
     assert two == one | {"reconstruction": 10.0}
