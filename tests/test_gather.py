@@ -66,8 +66,9 @@ def work(rank: int, folder: Path) -> dict:
         shown["clusters"] = kmeans.spherical_kmeans(*POINTS, sizes=[25, 15])
 
     halves = torch.load(folder / "halves.pt", weights_only=False)
+    films = torch.cat([half.image for half in halves])
     for name, options in MODELS.items():
-        model = build(options)
+        model = build(options, films)
         halves[rank].reports.sentences_of_all = [4, 3] if name == "sentences known" else None
         parallel = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
         with limits(name == "many sentences"), all_reduced() as reduced:
@@ -142,12 +143,19 @@ class Words(torch.nn.Module):
         return TextFeatures(states, reports.token_mask, sentences, reports.report_of_sentence)
 
 
-def build(options: dict) -> CMCGNS:
+def build(options: dict, films: torch.Tensor) -> CMCGNS:
+    """A model for which these films differ, so that the sentences' nearest centres do too."""
     torch.manual_seed(0)
     model = CMCGNS(ImageEncoder("small_resnet", 32), Words(), 32, **TINY | options).double()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()  # its statistics are each process's own
+    with torch.no_grad():
+        for name, parameter in model.patch_projection.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+        model.patch_projection[-1].bias.sub_(model.encode_image(films)[2].mean((0, 1)))
+        model.cross_attention.image_key.weight.mul_(30)
     if model.online is not None:  # a bank that has started
         model.online.centres.copy_(torch.nn.functional.normalize(torch.randn_like(model.online.centres)))
         model.online.started.fill_(True)
@@ -244,7 +252,11 @@ def test_nobody_asks_what_the_loader_knows(two):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_two_halves_give_the_gradient_of_the_whole(whole, two, name):
-    model = build(MODELS[name])
+    model = build(MODELS[name], whole.image)
+    drawn = model.attend(whole.image, whole.reports).image_to_report.detach()
+    centres = kmeans.spherical_kmeans(drawn, 3, whole.seed, whole.reports.sentence_key).centres
+    first_two = (model.encode_text(whole.reports)[2] @ centres.T).topk(2, dim=1).indices
+    assert all(len(column.unique()) > 1 for column in first_two.T)  # or it did not matter whose centres they are
     with limits(name == "many sentences"):
         terms = model(whole)
         sum(terms.values()).backward()
