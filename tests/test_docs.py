@@ -38,11 +38,10 @@ def test_every_command_line_in_the_docs_parses(line, capsys):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
-def test_the_python_examples_run(page, tiny_corpus, tiny_run, tmp_path, monkeypatch):
+def test_the_python_examples_run(page, tiny_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "run").symlink_to(tiny_run)
-    (tmp_path / "demo" / "corpus").symlink_to(tiny_corpus)
     film = np.random.default_rng(0).integers(0, 256, (300, 260), dtype=np.uint8)
     Image.fromarray(film).save(tmp_path / "film.png")
     space: dict = {}

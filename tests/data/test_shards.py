@@ -145,13 +145,13 @@ def test_errors_of_the_storages_own_kind_are_one_line(call, corpus, tmp_path, mo
         write_shards(corpus, url, log=quiet)
     there = ShardedCorpus.open(url)
     monkeypatch.setattr(type(fsspec.filesystem("memory")), call, refused)
+    ask = {
+        "get": lambda: there.validation(tmp_path),
+        "makedirs": lambda: write_shards(corpus, url, log=quiet),
+        "open": lambda: write_shards(corpus, url, log=quiet),
+    }
     with pytest.raises(UserError, match=r"^cannot (read|write) .*: Could not connect to the endpoint$"):
-        if call == "get":
-            there.validation(tmp_path)
-        elif there is None:
-            write_shards(corpus, url, log=quiet)
-        else:
-            open_corpus(url)
+        ask.get(call, lambda: open_corpus(url))()
     fsspec.filesystem("memory").store.clear()
 
 

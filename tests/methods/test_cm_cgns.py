@@ -71,10 +71,7 @@ def literal_report(model, batch, f, v, tau_3, mu, alpha, beta):
     centres = spherical_kmeans(points, clusters, batch.seed, batch.reports.sentence_key).centres.tolist()
     order = [sorted(range(clusters), key=lambda k, s=s: -cos(s, centres[k])) for s in f]
     cluster_of = [max(range(clusters), key=lambda k, x=x: cos(x, centres[k])) for x in v]
-    if model.false_negatives == "text":
-        cluster_of_false = [order[k][0] for k in range(sentence_count)]
-    else:
-        cluster_of_false = cluster_of
+    cluster_of_false = [own[0] for own in order] if model.false_negatives == "text" else cluster_of
     everyone = range(sentence_count)
     false = [[k for k in everyone if k != j and cluster_of[k] == order[j][0]] for j in everyone]
     report_sum = 0.0
@@ -105,9 +102,7 @@ def literal_report(model, batch, f, v, tau_3, mu, alpha, beta):
                 margin_sum += max(0.0, delta + alpha) + max(0.0, -delta - beta)
                 pairs += 1
     assert pairs, "the batch has no false negatives: it tests nothing"
-    return report_sum / sentence_count, margin_sum / (
-        sentence_count**2 if model.false_negatives == "text" else pairs
-    )
+    return report_sum / sentence_count, margin_sum / (sentence_count**2 if model.false_negatives == "text" else pairs)
 
 
 def literal_terms(model, batch, tau_1=0.01, tau_3=0.01, mu=3.0, alpha=0.2, beta=0.5):
@@ -210,7 +205,8 @@ def test_the_report_terms_of_sentences_that_differ(tiny, options):
     delta = (delta - delta.diagonal()[:, None])[assignment == first_two[:, :1]]
     assert len(first_two[:, 0].unique()) > 2
     assert len(first_two[:, 1].unique()) > 2
-    assert (delta < -model.beta).any() and (delta > -model.alpha).any()  # both sides of Eq. 9 are at work
+    assert (delta < -model.beta).any()  # both sides of Eq. 9 are at work
+    assert (delta > -model.alpha).any()
     numbers = model.temperature_local, model.mu, model.alpha, model.beta
     report, margin = model.report_losses(f, v, batch)
     expected = literal_report(model, batch, f.tolist(), v.tolist(), *numbers)
