@@ -106,14 +106,15 @@ def test_sgd_and_lars():
         torch.testing.assert_close(new.detach(), old - 0.1 * (0.5 + 0.2 * old) if new.requires_grad else old)
 
     network = model()
-    weight = network[0].weight
-    weight.grad = torch.full_like(weight, 0.5)
-    old = weight.detach().clone()
+    weight, bias = network[0].weight, network[0].bias
+    weight.grad, bias.grad = torch.full_like(weight, 0.5), torch.full_like(bias, 0.25)
+    old, old_bias = weight.detach().clone(), bias.detach().clone()
     lars = build_optimizer(network, recipe(optimizer="lars", learning_rate=0.1, weight_decay=0.2, momentum=0.9))
     lars.step()
     norm, slope = old.norm(), weight.grad.norm()
     trust = 0.001 * norm / (slope + 0.2 * norm)  # You et al. 2017, Eq. 6
     torch.testing.assert_close(weight.detach(), old - 0.1 * trust * (0.5 + 0.2 * old))
+    torch.testing.assert_close(bias.detach(), old_bias - 0.1 * 0.25)  # biases and norms are not adapted
 
 
 class Towers(nn.Module):

@@ -71,6 +71,13 @@ def test_every_view_is_an_anchor_and_gets_gradient(tiny):
     assert (batch.images.grad.abs().sum((2, 3, 4)) > 0).all()
 
 
+def test_both_views_are_normalised_together(tiny):
+    model = build(tiny).train()
+    model(tiny.double(tiny.batch((1, 1, 1), views=2)))
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert {int(norm.num_batches_tracked) for norm in norms} == {1}
+
+
 def test_the_views_may_be_exchanged(tiny):
     model, batch = build(tiny), tiny.double(tiny.batch((1, 1, 1), views=2))
     first = model(batch)["contrast"]

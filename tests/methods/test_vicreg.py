@@ -52,6 +52,13 @@ def test_the_equations(tiny, size):
         assert terms[name].item() == pytest.approx(weight * expected[name], rel=1e-9), name
 
 
+def test_each_view_is_normalised_by_itself(tiny):
+    model = build(tiny).train()
+    model(tiny.double(tiny.batch((1, 1, 1), views=2)))
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d)]
+    assert {int(norm.num_batches_tracked) for norm in norms} == {2}
+
+
 def test_the_code_halves_what_the_paper_adds(tiny):
     paper, official = (VICReg.recipes[name].stages[0].weights for name in ("paper", "official"))
     assert paper == {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}

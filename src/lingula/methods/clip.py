@@ -17,8 +17,12 @@ Differs from the paper:
 - The field's encoders: ResNet-50 with ImageNet's weights and BioClinicalBERT, instead of both from scratch on 400
   million pairs; hence AdamW's rates of a fine-tuning, and batches of 64 instead of 32,768.
 - A report is the mean of its tokens, not the last one's state: BERT's reads both ways.
-- The recipe ``lovt`` is what the LoVT paper compared with under this name: one random sentence of a report, MLPs, a
-  fixed temperature of 0.1, and the direction from film to report three times as heavy.
+- The pool has 8 heads and a Linear layer of its own before the projection, which has a bias, and D is 512; the paper's
+  has 32 heads and goes straight to D = 1,024. Gradients are clipped at 1. The temperature is held below 1 too.
+- The recipe ``lovt`` is near what the LoVT paper compared with under this name: one random sentence of a report, the
+  views and frozen layers of ConVIRT, MLPs, a fixed temperature of 0.1, and the direction from film to report three
+  times as heavy. There a report is the maximum over its tokens without ``[CLS]`` and ``[SEP]``, the mean of the patches
+  only asks and there are no positions, and 16 batches make a step (``--accumulate 16``).
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
+from lingula.data.transforms import CONVIRT_VIEW
 from lingula.nn.attention import AttentionPool, cosine_maps
 from lingula.nn.contrast import Temperature, contrast_pairs
 from lingula.nn.heads import mlp
@@ -42,7 +47,10 @@ PAPER = Recipe(stages=(Stage(30, WEIGHTS),), learning_rate=2e-5, weight_decay=0.
 
 LOVT = Recipe(
     stages=(Stage(100, {"image_to_text": 0.75, "text_to_image": 0.25}),),
+    frozen_text_layers=6,
+    augmentation=CONVIRT_VIEW,
     learning_rate=1e-4,
+    warmup_epochs=0.0,
     weight_decay=1e-6,
     batch_size=32,
     sentences="one",
