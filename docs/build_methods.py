@@ -19,6 +19,10 @@ from lingula.optim import Recipe
 
 ROOT = Path(__file__).parents[1]
 HEADINGS = ("Learns from:", "Loss:", "Differs from the paper:")
+MEASURED = (
+    "By the recipe `scratch`, ten epochs, three pre-trainings with seeds 0, 1 and 2 (mean ± standard deviation); all "
+    "methods side by side, with the commands, in [comparison](../comparison.md)."
+)
 MORE = {"cm-cgns": "[What the paper leaves open, and what to know before believing it](../cm-cgns.md)."}
 SHOWN = (  # of a recipe, and what the page calls it
     ("image_encoder", "image encoder"),
@@ -72,7 +76,7 @@ def page(name: str) -> str:
         "",
         "## Its recipes",
         "",
-        recipes(method.recipes),
+        recipes(method),
         "",
         "## Its options",
         "",
@@ -131,12 +135,15 @@ def linked(title: str) -> str:
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", title)
 
 
-def recipes(named: dict[str, Recipe]) -> str:
-    """A table of the recipes side by side; a line where all have the library's default is left out."""
-    default = Recipe(stages=())
+def recipes(method: Any) -> str:
+    """A table of the recipes side by side; left out is a line where all have the library's default, and the text
+    encoder of a method that has none."""
+    default, named = Recipe(stages=()), method.recipes
     rows = [["", *(f"`{name}`" for name in named)]]
     rows.append(["stages", *("; ".join(stage(s) for s in recipe.stages) for recipe in named.values())])
     for field, called in SHOWN:
+        if field == "text_encoder" and not method.uses_text:
+            continue
         values = [getattr(recipe, field) for recipe in named.values()]
         always = field in ("image_encoder", "text_encoder", "batch_size", "optimizer", "learning_rate")
         if always or any(value != getattr(default, field) for value in values):
@@ -147,7 +154,8 @@ def recipes(named: dict[str, Recipe]) -> str:
 def stage(of: Any) -> str:
     weights = ", ".join(f"{weight:g} {term}" for term, weight in of.weights.items())
     rate = "" if of.learning_rate is None else f" at {of.learning_rate:g}"
-    return f"{of.epochs:g} epochs{rate}: {weights}"
+    warmup = "" if of.warmup_epochs is None else f", {of.warmup_epochs:g} of them warm-up"
+    return f"{of.epochs:g} epochs{rate}{warmup}: {weights}"
 
 
 def cell(value: Any) -> str:
@@ -195,16 +203,16 @@ def table(rows: list[list[str]]) -> str:
 
 
 def measured(name: str) -> list[str]:
-    """The method's line of every table in benchmarks/comparison, beside random weights; nothing where there is none."""
+    """The method's line of every table in benchmarks/comparison that has numbers of it, beside random weights."""
     lines: list[str] = []
     for path in sorted((ROOT / "benchmarks" / "comparison").glob("*.md")):
         for title, heading, body in tables_in(path.read_text(encoding="utf-8")):
             own = [row for row in body if row[0].strip("*").lower().replace(" ", "-") == name]
             random = [row for row in body if row[0].startswith("Random")]
-            if own:
+            if own and any(text != "–" for text in own[0][1:]):
                 lines += [f"**{title}** ([{path.stem}](../../benchmarks/comparison/{path.name}))", ""]
-                lines += [table([heading, *random, *own]), ""]
-    return ["## Measured", "", *lines] if lines else []
+                lines += [table([heading, *([text.strip("*") for text in row] for row in [*random, *own])]), ""]
+    return ["## Measured", "", MEASURED, "", *lines] if lines else []
 
 
 def tables_in(text: str) -> list[tuple[str, list[str], list[list[str]]]]:

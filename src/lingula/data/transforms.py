@@ -60,7 +60,9 @@ class Augmentation:
 
     Attributes:
         crop_scale: a crop whose area is this share of the film, of aspect 3/4 to 4/3, resized to the image size
-            (torchvision's ``RandomResizedCrop``); ``None`` for the window.
+            (as torchvision's ``RandomResizedCrop``; a side that would be longer than the film's is as long, where
+            torchvision draws again: crops of 60 % or more have 79 % of the film on average, there 74 %); ``None`` for
+            the window.
         flip: probability of mirroring left and right.
         rotate: degrees, either way.
         translate: share of the film's side, either way, along both axes.
@@ -94,7 +96,7 @@ TWO_VIEWS = Augmentation(
     crop_scale=(0.6, 1.0), flip=0.5, brightness=0.4, contrast=0.4, jitter_probability=0.8, blur=(0.1, 2.0)
 )
 
-# What ConVIRT does to a film, and LoVT after it: their configurations agree.
+# What ConVIRT does to a film, and LoVT after it: the numbers of their configurations agree.
 CONVIRT_VIEW = Augmentation(
     crop_scale=(0.6, 1.0),
     flip=0.5,

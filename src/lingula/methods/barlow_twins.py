@@ -17,8 +17,8 @@ Differs from the paper:
 
 - Augmentation: no hue, saturation or greyscale, which mean nothing on a grey film, no solarisation, crops of 60 % of a
   film or more, and both views drawn alike (the paper blurs one view always and solarises the other at times).
-- The weight decay of 1.5e-6 is the paper's, from memory; the released code's is 1e-6. Its equations, too, are from
-  memory of the paper.
+- The weight decay of 1.5e-6 is the paper's, from memory; the released code's is 1e-6. Lambda is 0.0051, as in the
+  released code; the paper has 0.005, from memory, as are its equations.
 - The rate falls to 0, not to a thousandth of its peak, and it belongs to 2,048 films a step over all processes: for
   other numbers multiply it by films / 2,048.
 - The BatchNorms of encoder and projector see one process's films, unless they are made to see all; the correlation

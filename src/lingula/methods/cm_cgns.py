@@ -2,8 +2,9 @@ r"""CM-CGNS: Cross-Modal Clustering-Guided Negative Sampling, arXiv:2506.11674 (
 
 A film and its report are aligned as wholes (InfoNCE), and sentence by sentence: each sentence draws from its film a
 cross-modal representation by sigmoid attention, and has to find it among those of the whole batch *and* among the
-centres of their clusters, the nearest of which are "hard negatives". Members of the sentence's own cluster are taken
-for false negatives and only held at a distance. In the second stage masked patches are completed by what the report
+centres of their clusters, the nearest of which are "hard negatives". Members of the cluster that
+the sentence is nearest to are taken for false negatives: a margin keeps them less similar than the sentence's own, but
+not by much. In the second stage masked patches are completed by what the report
 says of them, and the film is painted again.
 
 Learns from: films and their whole reports, sentence by sentence, one view of a film.
@@ -21,8 +22,11 @@ Differs from the paper:
   equations; ``official`` follows what that code computes where this is meaningful; ``scratch`` is for encoders without
   pre-trained weights.
 - Which hard negatives enter Eq. 7 is open in the paper: four readings, by the option ``hard_negatives``.
-- K is clamped to half the sentences of a batch; the attention is fed with un-normalised projections.
-- A fifth term is ours and off, ``film``: each sentence, its query held fixed, finds its own film among the batch's.
+- False negatives stay in the sum over k of Eq. 7, as it is printed; ``mask_false_negatives`` leaves them out.
+- K is clamped to half the sentences of a batch, but is 2 at least; the attention is fed with un-normalised projections.
+- The L1 norm of Eq. 12 is a mean over the pixels, or its weight of 10 would outweigh everything.
+- A sixth term is ours and off, ``film``: each sentence, its query held fixed, finds its own film among the films of its
+  process.
 """
 
 from __future__ import annotations
@@ -70,7 +74,7 @@ PAPER = Recipe(  # section IV-B
     batch_size=64,
 )
 
-OFFICIAL_WEIGHTS = {"global": 0.5, "report": 1.0, "margin": 1e-4, "image": 1.0}  # 0.5: the mean of two directions
+OFFICIAL_WEIGHTS = {**STAGE_1, "global": 0.5, "margin": 1e-4}  # 0.5: the mean of two directions
 OFFICIAL = Recipe(
     stages=(Stage(10, OFFICIAL_WEIGHTS), Stage(20, {**OFFICIAL_WEIGHTS, "reconstruction": 10.0})),
     optimizer="adam",
@@ -119,7 +123,7 @@ class CMCGNS(nn.Module):
             sentences without a further projection (official).
         normalise_attention: LayerNorm before Q, K and V (ours, for training from scratch).
         clustering: ``batch``: k-means of every batch; ``online``: one bank of centres (official).
-        clusters: K, clamped to half the sentences of the batch.
+        clusters: K, clamped to half the sentences of the batch, but 2 at least; an ``online`` bank has all K.
         cluster_every: cluster one batch in so many and assign the others to its centres. Cheaper and worse (ours).
         hard_negatives: a reading of Eq. 7 (:func:`lingula.losses.cluster_guided.cluster_guided_nce`), or ``none`` for
             the conventional local alignment that Table IV starts from.
@@ -129,7 +133,7 @@ class CMCGNS(nn.Module):
             (the text above Eq. 8); ``text``: sentences with the same nearest centre, mean over all N x N (official).
         alpha, beta: margins of Eq. 9, in units of cosine.
         mask: what CM-MIR zeroes: ``patches`` (the paper) or ``channels`` (official).
-        mask_ratio: the share that it zeroes, in (0, 1).
+        mask_ratio: the probability, in (0, 1), with which it zeroes each.
         decoder_widths: channels of CM-MIR's convolutions.
     """
 

@@ -21,6 +21,9 @@ Differs from the paper:
 - The rate falls by a cosine over 100 epochs, without warm-up. The paper halves it whenever the validation loss has
   stood still, which is not offered here; LoVT's configuration does so after 12 epochs and stops early within 500.
 - The film is blurred in every view: how often the paper blurs is not known to us.
+- The hidden layer of both heads has D = 512 units; LoVT's has 2,048.
+- Views are shifted by up to a tenth of the film, and what lies beside the crop comes into sight; in LoVT's code by a
+  tenth of the crop, after it was cut, and black comes in.
 - Negatives are those of all processes; LoVT takes those of one batch of 32.
 - The maximum is over the real tokens, [CLS] and [SEP] among them, and never over padding. A sentence of a longer report
   is pooled over its own tokens alone.

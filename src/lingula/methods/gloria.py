@@ -24,13 +24,14 @@ Differs from the paper:
 - The negatives are the reports and films of all processes; the released code has those of one process.
 - Padding is left out of the mean over words too, where the released code counts it as zeros; the cosines are the same.
 - ``[CLS]`` and ``[SEP]`` are no words. The released code counts ``[CLS]`` among them in training, and not when it
-  compares films and reports afterwards.
+  compares films and reports afterwards; its mean over words has ``[SEP]`` in it too.
+- Punctuation marks are words, every sixth of a radiologist's report; the released code reads letters and digits only.
 - Retrieval and zero-shot classification here compare wholes, by the cosine alone; the released code adds a local score
   to it.
 - The rate stays constant; the released code halves it when the validation loss no longer falls. It stops early too.
-- The gradient's norm is clipped at 0.25, and the films are enlarged to 299 pixels, as there; reports are as long as
-  the text encoder can read instead of 97 tokens, and the sentences are cut as this library cuts them. The recipe
-  ``scratch`` reads whole reports, as that of every method does.
+- The gradient's norm is clipped at 0.25, and the films are enlarged to 299 pixels, as there; reports have at
+  most 256 tokens instead of 97, the findings are read beside the impression, and the sentences are cut as this library
+  cuts them. The recipe ``scratch`` reads whole reports, as that of every method does.
 - A vision transformer, which the paper does not have, gives its patches for regions, and sees films as they are.
 """
 

@@ -29,7 +29,9 @@ Differs from the paper:
   attention, and lengthen the divisor of the mean that asks the pooling.
 - The blur's kernel reaches three sigma instead of a twentieth of the film's side; grey values are brought to [-1, 1]
   instead of the corpus's mean and deviation.
-- At most 8 swaps of sentences; Linear layers begin as torch's do.
+- At most 8 swaps of sentences; Linear layers begin as torch's do; biases and norms do not decay.
+- Views are cut from a square of 256 pixels with black margins, there from the film itself. Reports have at most 256
+  tokens instead of 512, and sentences of one word are left out.
 """
 
 from __future__ import annotations

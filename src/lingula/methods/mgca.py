@@ -24,14 +24,15 @@ Differs from the paper:
 - The negatives of the instances are those of all processes; the released code has those of one process.
 - Padding is left out everywhere, of the BatchNorms' statistics too. In the released code words are told from words of
   padding as well.
-- ``[SEP]`` is no word. A word's weight is the attention of ``[CLS]`` to that word; in the released code it is that to
-  the token after it.
+- Punctuation marks are words, every sixth of a radiologist's report, so that the full stops of a report are negatives
+  of each other; the released code reads letters and digits only. ``[SEP]`` is no word. A word's weight is the
+  attention of ``[CLS]`` to that word; in the released code it is that to the token after it.
 - All patches have the same weight. The paper's vision transformer weights them by its class token's attention, which
-  our image encoders do not give; its ResNet weights them alike. For the same reason the whole of a film is the mean of
-  its patches, not a class token.
+  our image encoders do not give; its ResNet weights them alike. What its patches draw is not brought to unit length.
+  For the same reason the whole of a film is the mean of its patches, not a class token.
 - The prototypes learn from the first step. The released code lets them stand still for an epoch, of which a method
   here knows nothing: ``freeze_prototypes_steps`` says for how many steps.
-- No early stop. Reports are as long as the text encoder can read, instead of 112 tokens.
+- No early stop. Reports have at most 256 tokens instead of 112. Biases and norms do not decay.
 - The default encoder is ResNet-50, one of the paper's two; the released code's is ViT-B/16.
 - The prototypes are set to unit length after a step, not before it: the same numbers.
 """

@@ -18,7 +18,7 @@ Differs from the paper:
 
 - Films are grey, so hue, saturation and random greyscale are left out, and a crop keeps 60 % of the film or more, not
   20 %, so that a lesion stays on it.
-- The encoder starts from ImageNet's weights, as the field's others do; ``--pretrained false`` is the paper's start.
+- The encoder starts from ImageNet's weights, as the field's others do; ``--pretrained false`` begins at random.
 - The paper shuffles a batch over its GPUs, so that a query and its key are normalised by the statistics of different
   films. Here each process splits its own keys into random groups (``shuffle_groups``, 8 as the paper's GPUs), and its
   queries stay together. The statistics of the two are then less alike, but not of different films, and films are not

@@ -19,7 +19,7 @@ Differs from the paper:
 - Films are grey, so hue, saturation and random greyscale are left out, and a crop keeps 60 % of the film or more, not
   20 %, so that a lesion stays on it. Brightness and contrast change by 0.4, with probability 0.8, as in the released
   code.
-- The encoder starts from ImageNet's weights, as the field's others do; ``--pretrained false`` is the paper's start.
+- The encoder starts from ImageNet's weights, as the field's others do; ``--pretrained false`` begins at random.
 - A batch is not shuffled over GPUs. Each process splits its own keys into random groups (``shuffle_groups``, 8 as the
   paper's GPUs), each normalised by its own statistics, and its queries stay together. The statistics of a query and its
   key are then less alike, but not of different films, and films are not exchanged between processes. Encoders without

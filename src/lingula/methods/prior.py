@@ -41,6 +41,9 @@ Differs from the paper:
 - Only the three projections begin as in the released code; the first layer of SimSiam's predictor, and the decoder,
   begin as torch's do.
 - The temperatures are held in [0.001, 1]; all stages start their warm-up at a rate of 1e-7 (there 1e-8 in the third).
+- Films keep their aspect and get black margins; there they are squeezed into a square. Sentences of one word are left
+  out. Biases and norms do not decay.
+- Zero-shot classification here compares wholes, by the cosine alone; the released code adds the attention's score.
 - The film is painted in [-1, 1], not in units of the corpus's deviation.
 - Each process has its own BatchNorm statistics (there they are synchronised).
 - A step asks the host for the matching, in one transfer (:func:`lingula.losses.matching.match_queries`).

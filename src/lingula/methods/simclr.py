@@ -21,7 +21,9 @@ Differs from the paper:
 - The recipe ``original`` is the paper's for photographs: LARS at 0.3 for each 256 films of the whole batch, no weights
   to start from, crops from 8 %. It has the rate for 256 films: the paper's batch of 4,096, over all processes, takes
   ``--learning_rate 4.8``. What it does to colours has no meaning on grey films and is left out.
-- The head has no BatchNorm, as in the paper's formula of it; that of the released code has one after each layer.
+- The head has no BatchNorm, as in the paper's formula of it, and biases; that of the released code has a BatchNorm
+  after each layer.
+- Both views pass the encoder together, as in SimCLR's code; in LoVT's one after the other.
 - Every process normalises by the statistics of its own films; the paper's by those of the whole batch.
 - The numbers of ``paper`` were read in LoVT's code and those of ``original`` in SimCLR's, not in the papers; the
   smallest crop and the probabilities of its augmentation are from memory.

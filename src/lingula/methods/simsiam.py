@@ -17,8 +17,8 @@ Differs from the paper:
 
 - Films are grey, so hue, saturation and random greyscale are left out, and a crop keeps 60 % of the film or more, not
   20 %, so that a lesion stays on it.
-- The encoder starts from ImageNet's weights, as the field's others do; ``--pretrained false`` is the paper's start. The
-  last BatchNorm of its residual blocks is not set to 0 at the start.
+- The encoder starts from ImageNet's weights, as the field's others do; ``--pretrained false`` is the paper's start,
+  in which the last BatchNorm of each residual block is 0 (timm's ResNets; the small encoder has none).
 - Every process normalises by the statistics of its own films; the paper's by those of the whole batch.
 - The last BatchNorm of the projector has no scale and shift, as in the released code; the paper does not say.
 - The predictor's rate falls with all others; the paper gains a little by holding it.

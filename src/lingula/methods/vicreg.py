@@ -21,7 +21,7 @@ Differs from the paper:
 - The authors' code halves the sum over the two views in the variance term, where the paper does not: the recipe
   ``official`` has that, ``paper`` has not.
 - Augmentation: no hue, saturation or greyscale, which mean nothing on a grey film, no solarisation, and crops of 60 %
-  of a film or more.
+  of a film or more. Both views are drawn alike; the authors' code blurs one always and the other seldom.
 - The rate falls to 0, not to 0.002, and it belongs to 2,048 films a step over all processes: for other numbers multiply
   it by films / 2,048.
 - The last layer of the expander has no bias, as in the authors' code: no term could see it.

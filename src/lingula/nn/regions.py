@@ -45,7 +45,7 @@ def read_regions(
         may be another than the encoder's ``grid``.
     """
     if upsample_to and has_pyramid(encoder):
-        # Corners are not aligned, as the released codes have it: so a place of a map stays where it is on the film.
+        # Corners are not aligned, so that a place of a map stays where it is on the film; the released codes align them
         images = F.interpolate(images, size=(upsample_to, upsample_to), mode="bilinear", align_corners=False)
     features = encoder(images)
     if local_map == "last" or not has_pyramid(encoder):
