@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that a GPU has to prove, in under ten minutes and without a network:
-#   1. the tests that need CUDA: no step of any method makes the host wait
+#   1. the tests that need CUDA: no step of any method but PRIOR makes the host wait
 #   2. benchmarks/gpu.py: pairs a second, share of peak, clustering's share, memory, idle time, recompilations
 # Where packages are missing, put their wheels beside this script, in benchmarks/wheels (pip download -d benchmarks/wheels
 # timm transformers lightning jsonargparse ...), and they are installed from there. Results: benchmarks/results/gpu-*.json.
