@@ -55,7 +55,7 @@ def pretrain(
             (`lingula prepare --shards`), which are streamed.
         out: folder of the run: checkpoints, metrics.jsonl, TensorBoard events, run.json.
         method: what to train; see `lingula list methods`.
-        recipe: `paper`, `official` or `scratch` (no pre-trained weights needed).
+        recipe: `paper`, `scratch` (no pre-trained weights needed), or another of the method's own.
         options: arguments of the method, as `--options.mu 3`; they win over the recipe's.
         weights: weights of loss terms, as `--weights.margin 0`; they win over those of every stage that has the term.
         image_encoder: a timm model, `small_resnet` or `small_vit`.
