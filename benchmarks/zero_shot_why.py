@@ -1,0 +1,60 @@
+"""What does a zero-shot score rest on? `python benchmarks/zero_shot_why.py RUN...`
+
+Macro AUROC on the test films of the corpus that a run was trained on: of the task `zero-shot` as it is (a film's cosine
+with "there is X." less that with "there is no X."); of each of the two prompts alone; of one direction for all labels,
+the mean over the labels of that difference, which knows no label and only what "no" does; and with three sentences of a
+normal report before both prompts, so that they are as long as what the text encoder was trained on. Last, how alike the
+labels' differences are: their mean cosine with each other.
+"""
+
+import sys
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lingula.api import load
+from lingula.commands.evaluate import open_corpus
+from lingula.evaluation import film_loader
+from lingula.labels import Labels
+from lingula.metrics.auroc import macro_auroc
+from lingula.tasks.zero_shot import embed_prompts, read_prompts
+
+NORMAL = "The heart is normal in size. The mediastinum is unremarkable. The lungs are clear. "
+
+
+@torch.inference_mode()
+def why(run: str) -> str:
+    """One line of Markdown's table."""
+    model = load(run)
+    corpus = open_corpus(model.made, None)
+    labels = Labels.of(corpus, [], "corpus")
+    rows = np.intersect1d(corpus.rows("test"), labels.known)
+    model.method.eval()
+    films = torch.cat(
+        [
+            F.normalize(model.method.encode_image(batch.image)[1].float(), dim=-1)
+            for batch in film_loader(model, corpus, rows)
+        ]
+    )
+    prompts = read_prompts(None, labels.names).values()
+
+    def of(side: str, before: str = "") -> torch.Tensor:  # (C, D)
+        return torch.stack([embed_prompts(model, [before + prompt for prompt in both[side]]) for both in prompts])
+
+    def area(directions: torch.Tensor) -> str:
+        return f"{100 * macro_auroc(labels.targets[rows], (films @ directions.T).numpy())[0]:.1f}"
+
+    present, absent = of("present"), of("absent")
+    apart = present - absent
+    each = F.normalize(apart, dim=-1)
+    alike = ((each @ each.T).sum() - len(each)) / (len(each) * (len(each) - 1))
+    longer = of("present", NORMAL) - of("absent", NORMAL)
+    areas = (apart, present, -absent, apart.mean(0).expand_as(apart), longer)
+    return f"| {run} | {' | '.join(map(area, areas))} | {alike:.2f} |"
+
+
+if __name__ == "__main__":
+    print("| run | both | is | is no | one for all | behind normal sentences | alike |\n|---|---|---|---|---|---|---|")
+    for run in sys.argv[1:]:
+        print(why(run), flush=True)
