@@ -67,6 +67,10 @@ def test_scores_are_differences_of_cosines(loader, model):
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     labels = loader.corpus.labels(LABELS)[rows]
     assert found.numbers["auroc"] == pytest.approx(np.mean([roc_auc_score(labels[:, c], scores[:, c]) for c in (0, 1)]))
+    mean = scores.mean(1)
+    one = np.mean([roc_auc_score(labels[:, c], mean) for c in (0, 1)])
+    assert found.numbers["auroc_one_direction"] == pytest.approx(one)
+    assert abs(one - found.numbers["auroc"]) > 0.01
     assert found.numbers["accuracy"] == pytest.approx(((scores > 0) == labels).mean())
     row = found.row()
     assert row["auroc_low"] <= row["auroc"] <= row["auroc_high"]

@@ -45,6 +45,10 @@ class ZeroShot:
     prompts that deny it; for classes that exclude each other, the first alone. (GLoRIA's official code scales by the
     other test films, so that a film's score depends on its neighbours; ours does not.)
 
+    Beside it stands ``auroc_one_direction``: the AUROC of the mean of all labels' scores, taken as the score of each. It
+    knows no label, only what the prompts have in common, such as what a "no" does; what is not above it has not told
+    one label from another.
+
     Args:
         labels: label names, or the name of one group of exclusive classes; all labels if empty.
         prompts: YAML file, `{label: [sentence, ...]}` or `{label: {present: [...], absent: [...]}}`; by default
@@ -79,9 +83,13 @@ class ZeroShot:
         targets, weights = labels.targets[rows], patient_draws(corpus, rows, draws)
         for _ in cells:
             scores = score_films(model, corpus, rows, prompts, labels.exclusive)
-            per_label = macro_auroc(targets, scores), accuracy(targets, scores, labels.exclusive)
+            for_all = np.broadcast_to(scores.mean(1, keepdims=True), scores.shape)
             yield Measured(
-                {"auroc": float(per_label[0][0]), "accuracy": float(per_label[1][0])},
+                {
+                    "auroc": float(macro_auroc(targets, scores)[0]),
+                    "auroc_one_direction": float(macro_auroc(targets, for_all)[0]),
+                    "accuracy": float(accuracy(targets, scores, labels.exclusive)[0]),
+                },
                 {
                     "auroc": macro_auroc(targets, scores, weights),
                     "accuracy": accuracy(targets, scores, labels.exclusive, weights),
