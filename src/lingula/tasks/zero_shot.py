@@ -45,8 +45,8 @@ class ZeroShot:
     prompts that deny it; for classes that exclude each other, the first alone. (GLoRIA's official code scales by the
     other test films, so that a film's score depends on its neighbours; ours does not.)
 
-    Beside it stands ``auroc_one_direction``: the AUROC of the mean of all labels' scores, taken as the score of each. It
-    knows no label, only what the prompts have in common, such as what a "no" does; what is not above it has not told
+    Beside it stands ``auroc_one_direction``: the AUROC of the mean of all labels' scores, taken as the score of each.
+    It knows no label, only what the prompts have in common, such as what a "no" does; what is not above it has not told
     one label from another.
 
     Args:
