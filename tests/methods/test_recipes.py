@@ -8,6 +8,15 @@ import pytest
 from lingula.data.transforms import CONVIRT_VIEW
 from lingula.methods import METHODS
 
+LOVT = {  # philip-mueller/lovt, of all three methods that are trained there on films and reports
+    "learning_rate": 1e-4,
+    "weight_decay": 1e-6,
+    "batch_size": 32,
+    "augmentation": CONVIRT_VIEW,
+    "frozen_text_layers": 6,
+    "warm-up": [0],
+}
+
 FACTS = {
     ("gloria", "paper"): {  # marshuang80/gloria, configs/chexpert_pretrain_config.yaml
         "optimizer": "adam",
@@ -33,15 +42,10 @@ FACTS = {
         "warm-up": [20],  # 40 % of all steps
         "weights": [{"instance": 1, "token": 1, "prototype": 1}],
     },
-    ("lovt", "paper"): {  # philip-mueller/lovt
+    ("lovt", "paper"): {
+        **LOVT,
         "optimizer": "adamw",
-        "learning_rate": 1e-4,
-        "weight_decay": 1e-6,
-        "batch_size": 32,
-        "augmentation": CONVIRT_VIEW,
-        "frozen_text_layers": 6,
         "epochs": [100],
-        "warm-up": [0],
         "weights": [
             {
                 "image_to_text": 0.75,
@@ -53,27 +57,17 @@ FACTS = {
             }
         ],
     },
-    ("convirt", "paper"): {  # the same repository's ConVIRT
+    ("convirt", "paper"): {
+        **LOVT,
         "optimizer": "adam",
-        "learning_rate": 1e-4,
-        "weight_decay": 1e-6,
-        "batch_size": 32,
-        "augmentation": CONVIRT_VIEW,
-        "frozen_text_layers": 6,
         "sentences": "one",
-        "warm-up": [0],
         "weights": [{"image_to_text": 0.75, "text_to_image": 0.25}],
     },
-    ("clip", "lovt"): {  # and its CLIP
+    ("clip", "lovt"): {
+        **LOVT,
         "optimizer": "adamw",
-        "learning_rate": 1e-4,
-        "weight_decay": 1e-6,
-        "batch_size": 32,
-        "augmentation": CONVIRT_VIEW,
-        "frozen_text_layers": 6,
         "sentences": "one",
         "epochs": [100],
-        "warm-up": [0],
         "weights": [{"image_to_text": 0.75, "text_to_image": 0.25}],
         "options": {"projection_layers": 2, "temperature": 0.1, "learnable_temperature": False},
     },
