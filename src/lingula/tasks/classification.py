@@ -282,6 +282,7 @@ class FeatureLoader:
         """The ``step``-th batch, counted over epochs; its "films" are ``(B, 1, C)`` features."""
         epoch, place = divmod(step, len(self))
         if self._shuffled is None or self._shuffled[0] != epoch:
+            self._shuffled = None  # there is room for one copy of the features beside them, not for two
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.features))
             places = torch.from_numpy(order).to(self.features.device)
             self._shuffled = epoch, self.features[places][:, None], self.rows[places]
