@@ -2,10 +2,9 @@ r"""CM-CGNS: Cross-Modal Clustering-Guided Negative Sampling, arXiv:2506.11674 (
 
 A film and its report are aligned as wholes (InfoNCE), and sentence by sentence: each sentence draws from its film a
 cross-modal representation by sigmoid attention, and has to find it among those of the whole batch *and* among the
-centres of their clusters, the nearest of which are "hard negatives". Members of the cluster that
-the sentence is nearest to are taken for false negatives: a margin keeps them less similar than the sentence's own, but
-not by much. In the second stage masked patches are completed by what the report
-says of them, and the film is painted again.
+centres of their clusters, the nearest of which are "hard negatives". Members of the cluster that the sentence is
+nearest to are taken for false negatives: a margin keeps them less similar than the sentence's own, but not by much. In
+the second stage masked patches are completed by what the report says of them, and the film is painted again.
 
 Learns from: films and their whole reports, sentence by sentence, one view of a film.
 

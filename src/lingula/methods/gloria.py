@@ -29,9 +29,9 @@ Differs from the paper:
 - Retrieval and zero-shot classification here compare wholes, by the cosine alone; the released code adds a local score
   to it.
 - The rate stays constant; the released code halves it when the validation loss no longer falls. It stops early too.
-- The gradient's norm is clipped at 0.25, and the films are enlarged to 299 pixels, as there; reports have at
-  most 256 tokens instead of 97, the findings are read beside the impression, and the sentences are cut as this library
-  cuts them. The recipe ``scratch`` reads whole reports, as that of every method does.
+- The gradient's norm is clipped at 0.25, and the films are enlarged to 299 pixels, as there; reports have at most 256
+  tokens instead of 97, the findings are read beside the impression, and the sentences are cut as this library cuts
+  them. The recipe ``scratch`` reads whole reports, as that of every method does.
 - A vision transformer, which the paper does not have, gives its patches for regions, and sees films as they are.
 """
 
