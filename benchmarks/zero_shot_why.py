@@ -3,8 +3,9 @@
 Macro AUROC on the test films of the corpus that a run was trained on: of the task `zero-shot` as it is (a film's cosine
 with "there is X." less that with "there is no X."); of each of the two prompts alone; of one direction for all labels,
 the mean over the labels of that difference, which knows no label and only what "no" does; and with three sentences of a
-normal report before both prompts, so that they are as long as what the text encoder was trained on. Last, how alike the
-labels' differences are: their mean cosine with each other.
+normal report before both prompts, so that they are as long as what the text encoder was trained on. Then how alike the
+labels' differences are: their mean cosine with each other. Last, where there is a label "normal", how well the one
+direction, turned round, tells such films from the others.
 """
 
 import sys
@@ -17,7 +18,7 @@ from lingula.api import load
 from lingula.commands.evaluate import open_corpus
 from lingula.evaluation import film_loader
 from lingula.labels import Labels
-from lingula.metrics.auroc import macro_auroc
+from lingula.metrics.auroc import auroc, macro_auroc
 from lingula.tasks.zero_shot import embed_prompts, read_prompts
 
 NORMAL = "The heart is normal in size. The mediastinum is unremarkable. The lungs are clear. "
@@ -51,10 +52,14 @@ def why(run: str) -> str:
     alike = ((each @ each.T).sum() - len(each)) / (len(each) * (len(each) - 1))
     longer = of("present", NORMAL) - of("absent", NORMAL)
     areas = (apart, present, -absent, apart.mean(0).expand_as(apart), longer)
-    return f"| {run} | {' | '.join(map(area, areas))} | {alike:.2f} |"
+    healthy = "–"
+    if "normal" in labels.names:
+        is_normal = labels.targets[rows][:, labels.names.index("normal")]
+        healthy = f"{100 * auroc(is_normal, -(films @ apart.mean(0)).numpy())[0]:.1f}"
+    return f"| {run} | {' | '.join(map(area, areas))} | {alike:.2f} | {healthy} |"
 
 
 if __name__ == "__main__":
-    print("| run | both | is | is no | one for all | behind normal sentences | alike |\n|---|---|---|---|---|---|---|")
+    print("| run | both | is | is no | one for all | behind normal sentences | alike | normal |\n" + "|---" * 8 + "|")
     for run in sys.argv[1:]:
         print(why(run), flush=True)
