@@ -3,6 +3,8 @@
 Where a method's own test already has them (CM-CGNS, PRIOR, MoCo, MoCo v2, SimSiam) they are not here.
 """
 
+import inspect
+
 import pytest
 
 from lingula.data.transforms import CONVIRT_VIEW
@@ -18,7 +20,7 @@ LOVT = {  # philip-mueller/lovt, of all three methods that are trained there on 
 }
 
 FACTS = {
-    ("gloria", "paper"): {  # marshuang80/gloria, configs/chexpert_pretrain_config.yaml
+    ("gloria", "paper"): {  # marshuang80/gloria
         "optimizer": "adam",
         "learning_rate": 5e-5,
         "betas": (0.5, 0.999),
@@ -100,7 +102,7 @@ FACTS = {
         "warm-up": [10],
         "weights": [{"invariance": 1, "redundancy": 0.0051}],
     },
-    ("vicreg", "paper"): {  # arXiv:2105.04906, section 4.2
+    ("vicreg", "paper"): {  # arXiv:2105.04906
         "optimizer": "lars",
         "learning_rate": 0.2 * 2048 / 256,
         "weight_decay": 1e-6,
@@ -110,7 +112,7 @@ FACTS = {
         "warm-up": [10],
         "weights": [{"invariance": 25, "variance": 25, "covariance": 1}],
     },
-    ("mae", "paper"): {  # facebookresearch/mae, PRETRAIN.md
+    ("mae", "paper"): {  # facebookresearch/mae, its instructions
         "optimizer": "adamw",
         "learning_rate": 1.5e-4 * 4096 / 256,
         "betas": (0.9, 0.95),
@@ -146,7 +148,5 @@ def test_the_recipe_is_that_of_its_source(name, recipe):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_defaults_are_those_of_its_source(name):
-    import inspect
-
     defaults = {key: p.default for key, p in inspect.signature(METHODS[name]).parameters.items()}
     assert {key: defaults.get(key, "no such option") for key in OPTIONS[name]} == OPTIONS[name]
