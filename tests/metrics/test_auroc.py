@@ -29,6 +29,9 @@ def test_closed_forms():
 def test_macro_leaves_out_classes_that_cannot_be_scored_and_unknown_labels():
     labels = np.array([[1, 0, np.nan], [0, 0, 1], [1, 0, 0], [0, 0, 1]], dtype=float)
     scores = np.array([[4, 0, 9], [1, 0, 3], [3, 0, 1], [2, 0, 2]], dtype=float)
+    assert np.isnan(auroc(np.empty(0), np.empty(0), np.ones((3, 0)))).all()  # a class of which nothing is known
+    unknown = np.concatenate([labels, np.full((len(labels), 1), np.nan)], axis=1)
+    assert macro_auroc(unknown, np.concatenate([scores, scores[:, :1]], axis=1))[0] == 1.0
     assert macro_auroc(labels, scores)[0] == 1.0  # classes 1 and 3 are perfect; class 2 has no positive: not a 0
     first = roc_auc_score(labels[:, 0], -scores[:, 0])
     assert macro_auroc(labels, scores * [-1, 1, 1])[0] == pytest.approx((first + 1.0) / 2)

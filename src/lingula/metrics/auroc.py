@@ -20,7 +20,7 @@ def auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = N
         ``(draws,)`` in [0, 1]; NaN where a draw has no positive or no negative, or a score is NaN.
     """
     weights = np.ones((1, len(labels))) if weights is None else np.asarray(weights, dtype=np.float64)
-    if np.isnan(scores).any():
+    if np.isnan(scores).any() or not len(scores):
         return np.full(len(weights), np.nan)
     _, rank = np.unique(scores, return_inverse=True)
     positive = np.asarray(labels) == 1
