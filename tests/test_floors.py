@@ -9,7 +9,7 @@ import lingula
 
 ROOT = Path(lingula.__file__).parent
 FLOORS = {
-    0: {"batch", "gather", "registry", "keyed", "losses", "metrics"},
+    0: {"batch", "gather", "registry", "keyed", "losses", "metrics", "findings"},
     1: {"nn"},
     2: {"train", "finetune", "evaluation", "labels", "checkpoint", "optim", "results", "log", "fabric", "sharding"}
     | {"data"},

@@ -1,0 +1,129 @@
+"""What label names mean: against the prompts of the measured tables, and against the publishers' own lists."""
+
+import re
+
+import pytest
+
+from lingula.corpora.covid19_images import LABELS as COVID19_IMAGES
+from lingula.corpora.covidx import CLASSES as COVIDX
+from lingula.corpora.kermany import CLASSES as KERMANY
+from lingula.corpora.mimic_cxr import LABELS as MIMIC
+from lingula.corpora.nih_chestxray14 import FINDINGS as NIH
+from lingula.corpora.rsna_pneumonia import CLASSES as RSNA
+from lingula.corpora.synthetic.reported import DRAWN
+from lingula.data.chexpert import LABELS as CHEXPERT
+from lingula.findings import NOTHING_WRONG, is_finding, prompts_of, words_of
+
+HEALTHY = {"No Finding", "no_finding", "normal", "Normal"}
+OTHER_WORDS = {"Pleural Other", "Support Devices", "covid19", "viral_other", "bacterial", "fungal", "lipoid", RSNA[1]}
+FIELD = sorted(
+    {
+        *DRAWN,
+        "normal",
+        *KERMANY,
+        "pneumonia",
+        *CHEXPERT,
+        *MIMIC,
+        *NIH,
+        *COVID19_IMAGES,
+        *RSNA,
+        *COVIDX[1],
+        "pneumothorax",
+    }
+)
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_names_of_our_corpora(name):
+    words = name.replace("_", " ").lower()
+    prompts = prompts_of(name)
+    assert is_finding(name) is (name not in HEALTHY)
+    if name in HEALTHY:
+        assert prompts == NOTHING_WRONG
+    elif name not in OTHER_WORDS:  # the measured tables have these, letter by letter
+        assert prompts == ((f"there is {words}.",), (f"there is no {words}.",))
+    for sentence in (*prompts.present, *prompts.absent):
+        assert len(re.findall(r"\b(?:no|not|without|normal)\b", sentence)) <= 1, "two negations"
+    assert not set(prompts.present) & set(prompts.absent)
+
+
+@pytest.mark.parametrize(
+    ("names", "present", "absent"),
+    [
+        (
+            "No Finding,no finding,NO_FINDING,NoFinding,no-findings,normal,Normal,NORMAL,healthy,Healthy Control,none,"
+            "No abnormality,normal CXR,Clear lungs,Unremarkable,within_normal_limits,not abnormal,disease-free",
+            "there is no acute abnormality.|the lungs are clear.",
+            "there is an abnormality.",
+        ),
+        (
+            "abnormal,Abnormality,any_finding,finding,not normal,Not_Normal,No normal",
+            "there is an abnormality.",
+            "there is no acute abnormality.|the lungs are clear.",
+        ),
+        (
+            "no_effusion,No Effusion,NoEffusion,without effusion,absence of effusion,effusion_absent,Effusion negative,"
+            "negative for effusion,free_of_effusion",
+            "there is no effusion.",
+            "there is effusion.",
+        ),
+        ("PleuralEffusion,pleural_effusion,Pleural-Effusion,PLEURAL EFFUSION", "there is pleural effusion.", ""),
+        ("Edema present,presence_of_edema,edema_positive,EDEMA", "there is edema.", "there is no edema."),
+        (
+            "Support Devices,support_devices,SupportDevices",
+            "there are support devices.",
+            "there are no support devices.",
+        ),
+        ("no support devices", "there are no support devices.", "there are support devices."),
+        ("infiltrates,Infiltrates", "there are infiltrates.", "there are no infiltrates."),
+        ("Nodule/Mass,nodule / mass", "there is nodule or mass.", "there is no nodule or mass."),
+        ("covid19,COVID19,COVID-19", "there is covid-19.", "there is no covid-19."),
+        ("no covid19", "there is no covid-19.", "there is covid-19."),
+        ("ILD", "there is interstitial lung disease.", ""),
+        ("Other lesion", "there is another lesion.", "there is no other lesion."),
+        ("free air,Free_Air", "there is free air.", "there is no free air."),
+        ("non axial articular degenerative changes", "there are non axial articular degenerative changes.", ""),
+        ("subcutaneous_emphysema", "there is subcutaneous emphysema.", "there is no subcutaneous emphysema."),
+    ],
+)
+def test_what_a_name_says(names, present, absent):
+    for name in names.split(","):
+        prompts = prompts_of(name)
+        assert prompts is not None, name
+        assert "|".join(prompts.present) == present, name
+        assert not absent or "|".join(prompts.absent) == absent, name
+
+
+@pytest.mark.parametrize(
+    ("names", "finding"),
+    [
+        ("unchanged,exclude,suboptimal study,unknown,negative,normal variant", False),
+        ("kein Erguss,ohne Befund,unauffällig,正常,未见异常", False),
+        ("positive,non covid,non-specific opacity,no normal variant,+", True),
+    ],
+)
+def test_names_that_do_not_tell_have_no_prompts(names, finding):
+    for name in names.split(","):
+        assert prompts_of(name) is None
+        assert is_finding(name) is finding
+
+
+def test_findings_in_other_languages_are_findings():
+    assert is_finding("Erguss")
+    assert is_finding("胸腔积液")
+    assert not is_finding("Effusion absent")
+
+
+def test_positive_and_negative_mean_something_in_their_corpus():
+    for name, sentence, finding in (
+        ("positive", "there is covid-19.", True),
+        ("negative", "there is no covid-19.", False),
+    ):
+        assert prompts_of(name, "covidx").present == (sentence,)
+        assert is_finding(name, "covidx") is finding
+
+
+def test_words():
+    assert words_of("Pleural_Thickening") == "pleural thickening"
+    assert words_of("Lines & Tubes") == "lines and tubes"
+    assert words_of("  Enlarged\tPA ") == "enlarged pulmonary artery"
