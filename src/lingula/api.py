@@ -185,6 +185,11 @@ class Model:
         """Pairs in a batch of the training."""
         return int(self.made["plan"]["batch_size"])
 
+    @property
+    def trained_on(self) -> dict[str, Any]:
+        """``name``, ``folder`` and ``fingerprint`` of the corpus of the training; empty if not known."""
+        return dict(self.made.get("corpus") or {})
+
     @torch.inference_mode()
     def encode_image(self, images: Film | Sequence[Film]) -> EncodedImages:
         """Embed films: paths (JPEG, PNG, DICOM) or ``(H, W)`` uint8 arrays, one or several.

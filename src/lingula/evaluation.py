@@ -14,7 +14,7 @@ measures on test once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -41,6 +41,7 @@ class Encoders(Protocol):
         checkpoint: hash of its weights.
         image_size, resize_to: pixels that the encoder sees, and to which films come before they are cropped to that.
         batch_size: of its training.
+        trained_on: ``name``, ``folder`` and ``fingerprint`` of the corpus that it was trained on; empty if not known.
         device: where it lives.
     """
 
@@ -58,6 +59,8 @@ class Encoders(Protocol):
     def resize_to(self) -> int: ...
     @property
     def batch_size(self) -> int: ...
+    @property
+    def trained_on(self) -> Mapping[str, Any]: ...
 
 
 class Cell(NamedTuple):
@@ -75,7 +78,8 @@ class Measured:
         numbers: every number by name, NaN where it is not defined.
         replicates: ``(draws,)`` of the metrics of ``higher_is_better``: the number again on test patients drawn with
             replacement, in the same draws for every encoder, so that two encoders can be compared draw by draw.
-        notes: what it was made from: ``train_studies``, ``best_epoch``, ``test_sha256``, ...
+        notes: what it was made from: ``train_studies``, ``best_epoch``, ``test_sha256``, ...; ``remarks`` is a list of
+            lines that a reader of the numbers must be told.
         cell: where it belongs; None for a task that trains nothing.
         subset_ids: the training studies that were drawn, where a share of them was.
     """

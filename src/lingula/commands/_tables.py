@@ -153,7 +153,7 @@ def cell_text(cells: Sequence[Measured], metric: str) -> str:
     """``86.3 ± 0.4``, per cent; the mean alone where there was one run; a dash where there was none."""
     from lingula.evaluation import summarise
 
-    if not cells or metric not in cells[0].numbers:
+    if not cells or any(metric not in cell.numbers for cell in cells):
         return "–"
     summary, scale = summarise(cells, metric), 1 if metric in BEYOND_ONE else 100
     if summary.mean != summary.mean:  # not defined for one of them: a mean of the others would be of something else
@@ -172,7 +172,7 @@ def ranking(column: Column) -> list[str]:
     means = {
         method: summarise(cells, column.metric).mean
         for method, cells in column.cells.items()
-        if cells and column.metric in cells[0].numbers
+        if cells and all(column.metric in cell.numbers for cell in cells)
     }
     known = [method for method, mean in means.items() if mean == mean]
     return sorted(known, key=lambda method: means[method], reverse=column.higher_is_better)

@@ -66,6 +66,9 @@ def evaluate(
 
     found = measure(task, model, prepared, drawn, bootstrap, baseline, write)
     show(about["task"], task.higher_is_better, found)
+    remarks = (remark for cells in found.values() for cell in cells for remark in cell.notes.get("remarks", ()))
+    for remark in dict.fromkeys(remarks):
+        print(f"note: {remark}")
     print(f"{about['task']} on {prepared.name}: {time.perf_counter() - started:.0f} s")
     return found
 

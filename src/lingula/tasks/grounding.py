@@ -29,6 +29,7 @@ from lingula.evaluation import (
     mean_replicates,
     pair_loader,
 )
+from lingula.findings import words_of
 from lingula.metrics.bootstrap import bootstrap_weights
 from lingula.metrics.grounding import contrast_to_noise, mean_iou
 from lingula.registry import UserError
@@ -108,7 +109,7 @@ class Grounding:
         names = sorted(set(boxes["name"]))
         if not names:
             return
-        said = [[self.template.format(name.replace("_", " ").lower())] for name in names]
+        said = [[self.template.format(words_of(name))] for name in names]
         tokens = tokenise(said, model.tokenizer, model.method.text_encoder.max_tokens)
         loader = film_loader(model, corpus, np.unique(boxes["row"].to_numpy()))
         of = {

@@ -6,7 +6,9 @@ score for that label. No label of the corpus is seen in doing so, and no other t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -29,12 +31,18 @@ from lingula.evaluation import (
     ids_of,
     patient_draws,
 )
+from lingula.findings import is_finding, prompts_of
 from lingula.labels import Labels
 from lingula.metrics.accuracy import accuracy
 from lingula.metrics.auroc import macro_auroc
 from lingula.registry import UserError, nearest
 
-PRESENT, ABSENT = "there is {}.", "there is no {}."
+Prompts = dict[str, list[str]]  # {"present": sentences, "absent": sentences} of a label
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")  # no spaces in Chinese: a letter
+# Words of a prompt that name no finding: whether reports use them says nothing of the label.
+GRAMMAR = frozenset(
+    _WORD.findall("a an and another are but evidence for in is no not of on or other seen the there this with")
+)
 
 
 @dataclass
@@ -47,19 +55,24 @@ class ZeroShot:
 
     Beside it stands ``auroc_one_direction``: the AUROC of the mean of all labels' scores, taken as the score of each.
     It knows no label, only what the prompts have in common, such as what a "no" does; what is not above it has not told
-    one label from another.
+    one label from another. Labels such as "No Finding" enter it with the opposite sign.
+
+    ``labels_never_read`` of a row names the labels that the training reports cannot have taught: each of their prompts
+    has a word that no training report uses. ``auroc_words_read`` is the macro AUROC of the other labels. Both need the
+    corpus of the training; where it is not at hand they are left out, and a remark says so.
 
     Args:
         labels: label names, or the name of one group of exclusive classes; all labels if empty.
-        prompts: YAML file, `{label: [sentence, ...]}` or `{label: {present: [...], absent: [...]}}`; by default
-            "there is {label}." and "there is no {label}.".
+        prompts: YAML file, `{label: [sentence, ...]}` or `{label: {present: [...], absent: [...]}}`; for labels that it
+            does not name, and by default, "there is {label}." and "there is no {label}.", or, for a label such as
+            "No Finding", what reports say of a normal chest.
         label_policy: `corpus` takes uncertain and unknown labels for what the corpus's own protocol does, where it has
             one; `unknown` leaves them out.
         split: `val` or `test`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("encode_text",)
-    higher_is_better: ClassVar[dict[str, bool]] = {"auroc": True, "accuracy": True}
+    higher_is_better: ClassVar[dict[str, bool]] = {"auroc": True, "accuracy": True, "auroc_words_read": True}
 
     labels: list[str] = field(default_factory=list)
     prompts: Path | None = None
@@ -79,51 +92,101 @@ class ZeroShot:
         labels = Labels.of(corpus, self.labels, self.label_policy)
         rows = np.intersect1d(corpus.rows(self.split), labels.known)
         labels.check_test(corpus, rows)
-        prompts = read_prompts(self.prompts, labels.names)
+        given = {} if self.prompts is None else prompts_in(self.prompts, labels.names)
+        prompts = complete(given, labels.names, corpus.name)
+        texts = training_texts(model, corpus)
+        unread = None if texts is None else never_read(texts, prompts)
+        remarks = [*remarks_on_prompts(self.prompts, given, prompts), *remarks_on_words(model, unread)]
+        sign = np.array([1 if is_finding(name, corpus.name) else -1 for name in labels.names], dtype=np.float32)
         targets, weights = labels.targets[rows], patient_draws(corpus, rows, draws)
         for _ in cells:
             scores = score_films(model, corpus, rows, prompts, labels.exclusive)
-            for_all = np.broadcast_to(scores.mean(1, keepdims=True), scores.shape)
-            yield Measured(
-                {
-                    "auroc": float(macro_auroc(targets, scores)[0]),
-                    "auroc_one_direction": float(macro_auroc(targets, for_all)[0]),
-                    "accuracy": float(accuracy(targets, scores, labels.exclusive)[0]),
-                },
-                {
-                    "auroc": macro_auroc(targets, scores, weights),
-                    "accuracy": accuracy(targets, scores, labels.exclusive, weights),
-                },
-                {
-                    "labels": labels.names,
-                    "prompts": prompts,
-                    "test_studies": len(rows),
-                    "test_sha256": id_hash(ids_of(corpus, rows)),
-                },
-            )
+            for_all = sign * (sign * scores).mean(1, keepdims=True)
+            numbers = {
+                "auroc": float(macro_auroc(targets, scores)[0]),
+                "auroc_one_direction": float(macro_auroc(targets, for_all)[0]),
+                "accuracy": float(accuracy(targets, scores, labels.exclusive)[0]),
+            }
+            replicates = {
+                "auroc": macro_auroc(targets, scores, weights),
+                "accuracy": accuracy(targets, scores, labels.exclusive, weights),
+            }
+            if unread is not None:
+                of_read = np.where([name not in unread for name in labels.names], targets, np.nan)
+                numbers["auroc_words_read"] = float(macro_auroc(of_read, scores)[0])
+                replicates["auroc_words_read"] = macro_auroc(of_read, scores, weights)
+            notes = {
+                "labels": labels.names,
+                "prompts": prompts,
+                "labels_never_read": unread,
+                "remarks": remarks,
+                "test_studies": len(rows),
+                "test_sha256": id_hash(ids_of(corpus, rows)),
+            }
+            yield Measured(numbers, replicates, notes)
 
 
-def read_prompts(path: Path | None, labels: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """``{label: {"present": [...], "absent": [...]}}`` of a YAML file, or in the default words.
+# Prompts --------------------------------------------------------------------------------------------------------------
+
+
+def read_prompts(path: Path | None, labels: Sequence[str], corpus: str = "") -> dict[str, Prompts]:
+    """``{label: {"present": [...], "absent": [...]}}``: those of a YAML file, and the default ones of other labels.
+
+    Args:
+        path: the file; the default prompts of all labels if None.
+        labels: the labels that are asked for.
+        corpus: name of the corpus that has them.
+    Raises:
+        UserError: as :func:`prompts_in` and :func:`complete`.
+    """
+    return complete({} if path is None else prompts_in(path, labels), labels, corpus)
+
+
+def complete(given: Mapping[str, Prompts], labels: Sequence[str], corpus: str = "") -> dict[str, Prompts]:
+    """The prompts of all labels, in their order: those that are given, else those of :mod:`lingula.findings`.
 
     Raises:
-        UserError: if the file is missing or no such table, names another label, or none for one of these.
+        UserError: for labels whose names do not tell what a report would say of them.
     """
-    words = {label: label.replace("_", " ").lower() for label in labels}
-    if path is None:
-        return {label: {"present": [PRESENT.format(w)], "absent": [ABSENT.format(w)]} for label, w in words.items()}
+    prompts, untold = {}, []
+    for label in labels:
+        default = prompts_of(label, corpus)
+        if label in given:
+            prompts[label] = given[label]
+        elif default is not None:
+            prompts[label] = {side: list(sentences) for side, sentences in default._asdict().items()}
+        else:
+            untold.append(label)
+    if untold:
+        sides = '{present: ["a sentence that says it."], absent: ["a sentence that denies it."]}'
+        yaml = ", ".join(f"{json.dumps(label, ensure_ascii=False)}: {sides}" for label in untold)
+        named = ", ".join(f"'{label}'" for label in untold)
+        raise UserError(
+            f"the name does not tell what reports say of label {named}; write prompts to a file and give it with "
+            f"--prompts FILE: {{{yaml}}}"
+        )
+    return prompts
+
+
+def prompts_in(path: Path, labels: Sequence[str]) -> dict[str, Prompts]:
+    """The prompts of a YAML file.
+
+    Raises:
+        UserError: if the file is missing or no such table, names a label that was not asked for, or has a sentence that
+            says both that a label is present and that it is absent.
+    """
     import yaml
 
     try:
         written: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as err:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
         raise UserError(f"cannot read the prompts in {path}: {err}") from err
     if not isinstance(written, dict):
         raise UserError(f"{path} must be a table of labels and prompts, got {type(written).__name__}")
     for name in written:
         if name not in labels:
             raise UserError(f"{path} has prompts for '{name}', which is no label here{nearest(str(name), labels)}")
-    return {label: _prompts_of(written.get(label), label, path) for label in labels}
+    return {label: _prompts_of(of, label, path) for label, of in written.items()}
 
 
 def _prompts_of(given: Any, label: str, path: Path) -> dict[str, list[str]]:
@@ -131,15 +194,85 @@ def _prompts_of(given: Any, label: str, path: Path) -> dict[str, list[str]]:
     if isinstance(given, dict) and set(given) <= {"present", "absent"} and given.get("present"):
         prompts = {side: list(given.get(side) or ()) for side in ("present", "absent")}
         if all(isinstance(sentence, str) for of in prompts.values() for sentence in of):
+            denied = {_plain(sentence) for sentence in prompts["absent"]}
+            for sentence in prompts["present"]:
+                if _plain(sentence) in denied:
+                    raise UserError(f"{path}: label '{label}' has '{sentence}' both as present and as absent")
             return prompts
     raise UserError(f"{path}: label '{label}' needs a list of sentences, or present: and absent: with one each")
+
+
+def _plain(sentence: str) -> str:
+    return " ".join(sentence.lower().split()).rstrip(".")
+
+
+def remarks_on_prompts(path: Path | None, given: Mapping[str, Prompts], prompts: Mapping[str, Prompts]) -> list[str]:
+    """Which labels a prompt file leaves out."""
+    others = [label for label in prompts if label not in given]
+    return [f"{path} has no prompts for {', '.join(others)}: the default ones are used"] if path and others else []
+
+
+# Words that were read -------------------------------------------------------------------------------------------------
+
+
+def training_texts(model: Encoders, corpus: PreparedCorpus) -> Iterable[str] | None:
+    """The sentences of the reports that a model was trained on.
+
+    Args:
+        model: the encoders.
+        corpus: the corpus that is at hand.
+    Returns:
+        None where the corpus of the training is not in its folder, or another one is.
+    """
+    trained_on = model.trained_on
+    if trained_on.get("fingerprint") == corpus.fingerprint:
+        return corpus.training_texts()
+    try:
+        own = PreparedCorpus.open(trained_on["folder"])
+    except (KeyError, UserError):  # shards too: of these the first ones only would be read
+        return None
+    return own.training_texts() if own.fingerprint == trained_on.get("fingerprint") else None
+
+
+def never_read(texts: Iterable[str], prompts: Mapping[str, Prompts]) -> list[str]:
+    """The labels each of whose ``present`` prompts has a word that no text uses; :data:`GRAMMAR` does not count.
+
+    Args:
+        texts: sentences, in any case.
+        prompts: by label.
+    """
+    words = {label: [_words(prompt) - GRAMMAR for prompt in of["present"]] for label, of in prompts.items()}
+    unused = set().union(*(of_prompt for of_label in words.values() for of_prompt in of_label))
+    for text in texts:
+        unused -= _words(text)
+        if not unused:
+            break
+    return [label for label, of_label in words.items() if all(of_prompt & unused for of_prompt in of_label)]
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))
+
+
+def remarks_on_words(model: Encoders, unread: Sequence[str] | None) -> list[str]:
+    """What to say of the labels of :func:`never_read`, None where that is not known."""
+    if unread is None:
+        where = model.trained_on.get("folder") or "a place that is not known"
+        return [f"not checked whether the training reports use the words of the labels: their corpus is not at {where}"]
+    if not unread:
+        return []
+    named = f"label{'s' * (len(unread) > 1)} {', '.join(unread)}"
+    return [f"the training reports never use the words of {named}; auroc_words_read is the mean over the other labels"]
+
+
+# Scores ---------------------------------------------------------------------------------------------------------------
 
 
 def score_films(
     model: Encoders,
     corpus: PreparedCorpus,
     rows: np.ndarray,
-    prompts: dict[str, dict[str, list[str]]],
+    prompts: dict[str, Prompts],
     exclusive: bool,
 ) -> np.ndarray:
     """``(n, C)`` scores; each film's is a function of that film and the prompts alone.
