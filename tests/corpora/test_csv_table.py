@@ -179,9 +179,9 @@ def test_a_missing_column_is_named_with_the_nearest(folder: Path) -> None:
     ("text", "options", "message"),
     [
         (
-            "image,x\na.png,1\nb.png,yes\n",
+            "image,x\na.png,1\nb.png,maybe\n",
             {"labels": ["x"]},
-            r"row 3 of t\.csv: 'yes' in label column 'x'; expected 1, 0",
+            r"row 3 of t\.csv: 'maybe' in label column 'x'; expected 1, 0",
         ),
         ("image,x\na.png,2\n", {"labels": ["x"]}, r"row 2 of t\.csv: '2' in label column 'x'"),
         ("image,x\na.png,inf\n", {"labels": ["x"]}, "'inf' in label column"),
@@ -226,6 +226,23 @@ def test_rows_without_ids_are_bad(folder: Path) -> None:
     first, second = read(folder, "t.csv", patient_column="patient")
     assert first == LeftOut("row 2 of t.csv", "no image: column 'image' is empty")
     assert second == LeftOut("row 3 of t.csv", "no id: column 'patient' is empty")
+
+
+def test_labels_and_classes_as_people_write_them(folder: Path) -> None:
+    rows = [("yes", "1.0"), ("No", "1"), ("N/A", "NaN"), ("uncertain", "2"), ("1", "-")]
+    text = "".join(f"{image}.png,{x},{kind}\n" for image, (x, kind) in zip("abcde", rows, strict=True))
+    (folder / "t.csv").write_text("image,x,kind\n" + text)
+    corpus = reader(folder, "t.csv", labels=["x"], class_column="kind")
+    nan = math.nan
+    expected = [(1, 1, 0), (0, 1, 0), (nan, nan, nan), (-1, 0, 1), (1, nan, nan)]
+    studies = [row for row in corpus.studies() if isinstance(row, Study)]
+    assert corpus.label_groups == {"kind": ["1", "2"]}
+    np.testing.assert_array_equal([[row.labels[name] for name in ("x", "1", "2")] for row in studies], expected)
+    kind, words = (line for line in corpus.remarks if "read as" in line)
+    assert kind == "column 'kind': '-' (1 cell) read as unknown, '1.0' (1 cell) as '1', 'NaN' (1 cell) as unknown"
+    assert words.startswith(
+        "label columns: 'N/A' (1 cell) read as unknown, 'No' (1 cell) as 0, 'uncertain' (1 cell) as -1"
+    )
 
 
 def test_a_byte_order_mark_and_blank_lines_and_spaces(folder: Path) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from lingula.data.coco import CocoBoxes, read_coco
 from lingula.data.study import LeftOut, Mask, Sentence, Study
-from lingula.data.tables import Table, label_value, read_table, sorted_classes
+from lingula.data.tables import Table, classes_of, label_value, label_words, read_table
 from lingula.registry import UserError
 
 SPLIT_NAMES = {
@@ -54,8 +54,9 @@ class CsvTable:
         split_column: column of train, val (valid, validate, validation, dev) and test; empty cells are drawn.
         view_column: column of view positions.
         views: keep only these views, in any case; all if empty.
-        labels: columns of 1 present, 0 absent, -1 uncertain, empty unknown.
-        class_column: column of classes that exclude each other; each becomes a label.
+        labels: columns of 1 present, 0 absent, -1 uncertain, empty unknown; also of words such as yes and no.
+        class_column: column of classes that exclude each other; each becomes a label. Empty cells and such as NA,
+            None and - are unknown; spellings that differ in case only, and 1 and 1.0, are one class.
         mask_columns: columns of mask files, whose paths start from ``images`` too; the column's name is the mask's.
             A mask is a lossless image of its film's size, black where there is nothing. An empty cell says that nobody
             looked, a black mask that there is none.
@@ -95,6 +96,8 @@ class CsvTable:
         self.boxes = Path(self.boxes) if self.boxes else None
         self._read: Table | None = None
         self._classes: list[str] = []
+        self._class_of: dict[str, str] = {}  # by the text of the cell; empty where that says nothing
+        self._read_as: list[str] = []  # what is not read as it is written
         self._masks: dict[str, dict[str, Path]] = {}  # by name and film, of the folders
         self._coco = CocoBoxes((), {}, {}, {})
         self._unused: list[str] = []
@@ -115,10 +118,10 @@ class CsvTable:
     @property
     def remarks(self) -> list[str]:
         """What :func:`lingula.data.preparation.prepare` says of this table beforehand."""
-        if self.mask_folders or self.boxes:
+        if self.mask_folders or self.boxes or self.labels or self.class_column:
             self._open()
         alone = [] if self.patient_column else ["no patient_column given: each row counts as its own patient"]
-        return alone + self._unused
+        return alone + self._read_as + self._unused
 
     def fingerprint(self) -> str:
         """A hash of the arguments, of the content of the table and the boxes, and of the names of the masks."""
@@ -208,9 +211,8 @@ class CsvTable:
     def _labels(self, row: dict[Any, str], where: str) -> dict[str, float]:
         values = {column: label_value(row[column], where, column) for column in self.labels}
         if self.class_column:
-            written = row[self.class_column]
-            unknown = math.nan
-            values |= {name: float(name == written) if written else unknown for name in self._classes}
+            own = self._class_of[row[self.class_column]]
+            values |= {name: float(name == own) if own else math.nan for name in self._classes}
         return values
 
     def _masks_of(self, row: dict[Any, str]) -> dict[str, Mask]:
@@ -227,10 +229,12 @@ class CsvTable:
             wanted += self.mask_columns
             table.require(*(column for column in wanted if column is not None))
             if self.class_column:
-                self._classes = sorted_classes(table, self.class_column)
+                self._class_of, self._read_as = classes_of(table, self.class_column)
+                self._classes = sorted(set(self._class_of.values()) - {""})
                 both = [name for name in self._classes if name in self.labels]
                 if both:
                     raise UserError(f"'{both[0]}' is both a label column and a class of '{self.class_column}'")
+            self._read_as += label_words(table, self.labels)
             films = sorted({self._film(row) for _, row in table} - {""})
             for name, folder in self.mask_folders.items():
                 self._masks[name], unused = _masks_by_film(name, folder, films)
