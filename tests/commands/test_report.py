@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lingula.checkpoint import checkpoint_folder
-from lingula.commands.report import choose_films, one_film, report, training_seconds
+from lingula.commands.report import choose_films, findings_of, one_film, report, training_seconds
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.registry import UserError
@@ -159,6 +159,34 @@ def test_films_with_several_findings_come_first(small_corpus):
         assert sorted(chosen) == sorted(rows)
         assert (np.diff(findings[chosen].clip(max=2)) <= 0).all()
     assert not np.array_equal(choose_films(corpus, rows, 4, 0), choose_films(corpus, rows, 4, 1))
+
+
+def test_labels_that_say_that_nothing_is_there_are_not_shown_as_findings(small_run, small_corpus, tmp_path):
+    folder = shutil.copytree(small_corpus, tmp_path / "corpus")
+    index = pd.read_parquet(folder / "index.parquet")
+    meta = json.loads((folder / "corpus.json").read_text())
+    healthy = (index[[f"label:{name}" for name in meta["label_names"]]] != 1).all(axis=1)
+    assert healthy[index["split"] == "test"].sum() > 2
+    absences = ["normal", "No Finding", "no_effusion"]
+    for name, values in zip(absences, (healthy, healthy, index["label:effusion"] == 0), strict=True):
+        index[f"label:{name}"] = values.astype(np.float32)
+    index.to_parquet(folder / "index.parquet")
+    (folder / "corpus.json").write_text(json.dumps({**meta, "label_names": [*absences, *meta["label_names"]]}))
+
+    corpus = PreparedCorpus.open(folder)
+    assert findings_of(corpus) == meta["label_names"]
+    rows = corpus.rows("test")
+    assert np.array_equal(
+        choose_films(corpus, rows, 24, 0), choose_films(PreparedCorpus.open(small_corpus), rows, 24, 0)
+    )
+    page = page_of(report(small_run, folder, films=24, clusters=0))
+    shown = page.text.replace("_", " ")
+    assert page.sections == ["training", "films", "features"]
+    assert "effusion" in shown
+    for name in absences:
+        captions = re.findall(rf"synthetic-0-\d+[^\n]*\b{name.replace('_', ' ')}\b", shown)
+        assert not captions
+        assert not re.search(rf"\b{name.replace('_', ' ')} \(\d+\)", shown)  # the legend of the map
 
 
 @pytest.mark.parametrize("smaller", [1, 2])

@@ -273,10 +273,15 @@ def choose_films(corpus: PreparedCorpus, rows: np.ndarray, count: int, seed: int
     Chosen before anyone has looked at what the model does with them.
     """
     order = np.random.default_rng(seed).permutation(rows)
-    if corpus.label_names:
-        findings = (corpus.labels(corpus.label_names)[order] == 1).sum(1)
-        order = order[np.argsort(-findings.clip(max=2), kind="stable")]
-    return order[:count]
+    findings = (corpus.labels(findings_of(corpus))[order] == 1).sum(1)
+    return order[np.argsort(-findings.clip(max=2), kind="stable")][:count]
+
+
+def findings_of(corpus: PreparedCorpus) -> list[str]:
+    """The labels that say that something is to be seen: not ``normal``, not ``No Finding``."""
+    from lingula.findings import is_finding
+
+    return [name for name in corpus.label_names if is_finding(name, corpus.name)]
 
 
 def film_figures(
@@ -358,8 +363,9 @@ def one_film(
         None if box is None else bool(cells_touched(box, grid, size)[cell])
         for box, cell in zip(boxes, highest, strict=True)
     ]
-    labels = corpus.labels(corpus.label_names)[row] if corpus.label_names else []
-    findings = [name.replace("_", " ") for name, value in zip(corpus.label_names, labels, strict=True) if value == 1]
+    names = findings_of(corpus)
+    labels = corpus.labels(names)[row]
+    findings = [name.replace("_", " ") for name, value in zip(names, labels, strict=True) if value == 1]
     return film_figure(
         ", ".join([str(study["study_id"]), *findings]),
         film,
@@ -400,15 +406,16 @@ def tsne_maps(model: Model, corpus: PreparedCorpus, rows: np.ndarray, most: int,
     from lingula.plots.tsne import chance_agreement, neighbour_agreement, project, scatter, singly_labelled
     from lingula.tasks.classification import extract_features
 
-    if not corpus.label_names:
+    findings = findings_of(corpus)
+    if not findings:
         return []
-    films, label, columns = singly_labelled(corpus.labels(corpus.label_names)[rows])
+    films, label, columns = singly_labelled(corpus.labels(findings)[rows])
     drawn = np.sort(np.random.default_rng(seed).permutation(len(films))[:most])
     films, label = films[drawn], label[drawn]
     if len(films) < 5 or len(np.unique(label)) < 2:
         return []
-    names = [corpus.label_names[column] for column in columns]
-    of_film = [corpus.label_names[column] for column in label]
+    names = [findings[column] for column in columns]
+    of_film = [findings[column] for column in label]
     untrained = fresh(model, seed)
     recalibrate(untrained, corpus)
     maps = []
