@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lingula.commands import _tables
 from lingula.commands._plan import Entry
@@ -104,8 +105,16 @@ def test_methods_that_saw_other_test_studies_are_not_ranked():
     assert "Not ranked" in _tables.notes(table)[-1]
 
 
-def test_one_cell_that_is_not_defined_leaves_its_method_without_a_mean():
-    table = _tables.Table("T", [column({"a": [cell(0.5), cell(float("nan"), 1)], "b": [cell(0.1)]})])
+def test_a_mean_over_other_labels_is_not_ranked():
+    cells = {name: [cell(value, metric="auroc_words_read")] for name, value in (("a", 0.5), ("b", 0.4))}
+    for name, unread, ranked in (("a", ["oedema"], False), ("b", ["oedema"], True)):
+        cells[name][0].notes["labels_never_read"] = unread
+        assert bool(_tables.ranking(column(cells, "auroc_words_read"))) is ranked
+
+
+@pytest.mark.parametrize("other", [cell(float("nan"), 1), cell(0.3, 1, metric="iou")])
+def test_one_cell_that_is_not_defined_leaves_its_method_without_a_mean(other):
+    table = _tables.Table("T", [column({"a": [cell(0.5), other], "b": [cell(0.1)]})])
     _, body = _tables.lines(table)
     assert [line[1] for line in body] == [("–", ""), ("10.00", "bold"), ("–", "")]
 

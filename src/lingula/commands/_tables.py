@@ -51,8 +51,10 @@ class Column:
 
     @property
     def same_test(self) -> bool:
-        """Whether all were measured on the same test studies; else none is the best."""
-        return len({cell.notes.get("test_sha256") for cells in self.cells.values() for cell in cells}) <= 1
+        """Whether all were measured on the same test studies and labels; else none is the best."""
+        key = "labels_never_read" if self.metric == "auroc_words_read" else "test_sha256"  # which labels are left out
+        notes = [cell.notes for cells in self.cells.values() for cell in cells]
+        return len({(of.get("test_sha256"), str(of.get(key))) for of in notes}) <= 1
 
 
 @dataclass
@@ -220,7 +222,7 @@ def notes(table: Table) -> list[str]:
         said.append("The paper's own numbers come from code that measures otherwise in places: see docs/tasks.md.")
     other = [f"{column.title} {column.share} ({column.metric})" for column in table.columns if not column.same_test]
     if other:
-        said.append(f"Not ranked, for the methods were measured on different test studies: {', '.join(other)}.")
+        said.append(f"Not ranked: the methods were measured on different test studies or labels: {', '.join(other)}.")
     return said
 
 

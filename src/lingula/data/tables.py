@@ -126,7 +126,7 @@ def label_words(table: Table, columns: Sequence[str]) -> list[str]:
 
     Example:
         >>> label_words(Table("t.csv", ["x", "y"], [["yes", "1"], ["no", "N/A"]], [2, 3]), ["x", "y"])
-        ["label columns: 'yes' (1 cell) read as 1, 'no' (1 cell) as 0, 'N/A' (1 cell) as unknown"]
+        ["label columns: 'N/A' (1 cell) read as unknown, 'no' (1 cell) as 0, 'yes' (1 cell) as 1"]
     """
     places = table.places(columns)
     counts = Counter(row[place] for row in table.rows for place in places)
