@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from lingula.api import load
 from lingula.commands.evaluate import open_corpus
 from lingula.evaluation import film_loader
+from lingula.findings import is_finding
 from lingula.labels import Labels
 from lingula.metrics.auroc import auroc, macro_auroc
 from lingula.tasks.zero_shot import embed_prompts, read_prompts
@@ -38,7 +39,7 @@ def why(run: str) -> str:
             for batch in film_loader(model, corpus, rows)
         ]
     )
-    prompts = read_prompts(None, labels.names).values()
+    prompts = read_prompts(None, labels.names, corpus.name).values()
 
     def of(side: str, before: str = "") -> torch.Tensor:  # (C, D)
         return torch.stack([embed_prompts(model, [before + prompt for prompt in both[side]]) for both in prompts])
@@ -48,14 +49,16 @@ def why(run: str) -> str:
 
     present, absent = of("present"), of("absent")
     apart = present - absent
-    each = F.normalize(apart, dim=-1)
+    sign = torch.tensor([1.0 if is_finding(name, corpus.name) else -1.0 for name in labels.names])[:, None]
+    one = (sign * apart).mean(0)  # labels such as "normal" turned round
+    each = F.normalize(sign * apart, dim=-1)
     alike = ((each @ each.T).sum() - len(each)) / (len(each) * (len(each) - 1))
     longer = of("present", NORMAL) - of("absent", NORMAL)
-    areas = (apart, present, -absent, apart.mean(0).expand_as(apart), longer)
+    areas = (apart, present, -absent, sign * one, longer)
     healthy = "–"
     if "normal" in labels.names:
         is_normal = labels.targets[rows][:, labels.names.index("normal")]
-        healthy = f"{100 * auroc(is_normal, -(films @ apart.mean(0)).numpy())[0]:.1f}"
+        healthy = f"{100 * auroc(is_normal, -(films @ one).numpy())[0]:.1f}"
     return f"| {run} | {' | '.join(map(area, areas))} | {alike:.2f} | {healthy} |"
 
 
