@@ -66,7 +66,7 @@ class _CheXbert(nn.Module):
         from transformers import AutoModel
 
         super().__init__()
-        self.bert = AutoModel.from_config(config)
+        self.bert = AutoModel.from_config(config, trust_remote_code=False)
         classes = [2 if label == "No Finding" else 4 for label in CHEXBERT_LABELS]
         self.linear_heads = nn.ModuleList(nn.Linear(config.hidden_size, count) for count in classes)
 
@@ -109,8 +109,9 @@ def chexbert_labels(
     }.items():
         if not (folder / name).is_file():
             raise ClinicalError(f"CheXbert needs {folder / name}, and there is no such file; {source}")
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    model = _CheXbert(AutoConfig.from_pretrained(str(folder), local_files_only=True))
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    model = _CheXbert(config)
     try:
         saved = torch.load(folder / "chexbert.pth", map_location="cpu", weights_only=True)["model_state_dict"]
         missing, _ = model.load_state_dict({name.removeprefix("module."): w for name, w in saved.items()}, strict=False)
