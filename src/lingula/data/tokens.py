@@ -45,14 +45,19 @@ def load_tokenizer(name: str | Path) -> Any:
     """A tokenizer by Hugging Face name or local folder.
 
     Raises:
-        UserError: where it cannot be had, or is so small that loading has evidently gone wrong.
+        UserError: where it cannot be had, wants code of its own to run, or is so small that loading has evidently gone
+            wrong.
     """
     from transformers import AutoTokenizer
 
+    from lingula.nn.hub import fetch, no_model
+
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name))
+        tokenizer = fetch(AutoTokenizer, name)
+    except UserError:
+        raise
     except Exception as err:
-        raise UserError(f"cannot load the tokenizer '{name}': no such local folder, nor on the hub") from err
+        raise UserError(no_model("tokenizer", name, err)) from err
     if len(tokenizer) < 20:
         raise UserError(f"the tokenizer '{name}' knows only {len(tokenizer)} tokens; its vocabulary did not load")
     return tokenizer

@@ -9,10 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from lingula.batch import Packing, Reports, TextFeatures
+from lingula.nn.hub import fetch, no_model, refuse_code
 from lingula.nn.sentences import sentence_means
+from lingula.nn.weights import misfit
 from lingula.registry import UserError
 
 SMALL_BERT = "small_bert"
+HEADS = (  # what language models and classifiers put on the encoder, by transformers' names; not used here
+    *("pooler.", "cls.", "lm_head.", "lm_predictions.", "mask_predictions.", "predictions.", "classifier.", "score."),
+    *("vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "sop_classifier.", "qa_outputs."),
+    *("discriminator_predictions.", "generator_predictions.", "generator_lm_head."),
+    *("head.dense.", "head.norm.", "decoder.bias", "decoder.weight"),
+)
 PACKING = ("bert", "electra")  # model types that read packed reports
 _SMALL_BERT: dict[str, Any] = {
     "hidden_size": 128,
@@ -28,25 +36,41 @@ _SMALL_BERT: dict[str, Any] = {
 def text_config(name: str, vocabulary: int) -> Any:
     """The transformers configuration of ``small_bert`` or of a model by name or local folder.
 
+    Args:
+        name: ``small_bert``, a Hugging Face name, or a local folder.
+        vocabulary: tokens of its tokenizer.
     Raises:
-        UserError: where there is no such model, or no network to get it.
+        UserError: where there is no such model, or no network to get it; for one that is no text encoder, runs code of
+            its own, or has fewer embeddings than there are tokens.
     """
     from transformers import AutoConfig, BertConfig
 
     if name == SMALL_BERT:
         return BertConfig(vocab_size=vocabulary, **_SMALL_BERT)
     try:
-        return AutoConfig.from_pretrained(name)
+        config = fetch(AutoConfig, name)
+    except UserError:
+        raise
     except Exception as err:
-        raise UserError(no_model(name)) from err
+        raise UserError(no_model("text encoder", name, err)) from err
+    check_vocabulary(name, config, vocabulary)
+    return config
 
 
-def no_model(name: str) -> str:
-    """What to tell a user whose text encoder or tokenizer cannot be had."""
-    return (
-        f"cannot load the text encoder '{name}': no such local folder, and it could not be had from the Hugging Face "
-        "hub; go online once, name a local folder, or start from scratch with --text_encoder small_bert"
-    )
+def check_vocabulary(name: str | Path, config: Any, vocabulary: int) -> None:
+    """Refuse a tokenizer with more tokens than a text encoder has embeddings of.
+
+    Raises:
+        UserError: as said, or for a model that is no encoder of text.
+    """
+    for needed in ("vocab_size", "hidden_size", "max_position_embeddings"):
+        if not isinstance(getattr(config, needed, None), int):
+            raise UserError(f"'{name}' is no text encoder: its config.json names no {needed}")
+    if vocabulary > config.vocab_size:
+        raise UserError(
+            f"the tokenizer of '{name}' has {vocabulary} tokens, and the text encoder embeddings of "
+            f"{config.vocab_size} only; take the tokenizer that belongs to its weights"
+        )
 
 
 class TextEncoder(nn.Module):
@@ -55,6 +79,8 @@ class TextEncoder(nn.Module):
     Args:
         config: a transformers configuration (:func:`text_config`).
         weights: the name or folder to take weights from; ``None`` starts from random ones.
+    Raises:
+        UserError: for weights that cannot be had, or that do not fit the model in every tensor.
     Attributes:
         width: C of ``tokens`` and ``sentences``.
         max_tokens: the longest report the model can read.
@@ -63,15 +89,13 @@ class TextEncoder(nn.Module):
 
     def __init__(self, config: Any, weights: str | Path | None = None) -> None:
         super().__init__()
-        from transformers import AutoModel
-
         if weights is None:
-            self.backbone: Any = AutoModel.from_config(config, dtype=torch.float32)
+            from transformers import AutoModel
+
+            refuse_code(getattr(config, "_name_or_path", ""), config)
+            self.backbone: Any = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
         else:
-            try:
-                self.backbone = AutoModel.from_pretrained(weights, dtype=torch.float32)
-            except Exception as err:
-                raise UserError(no_model(str(weights))) from err
+            self.backbone = _published(config, weights)
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler = None  # never used here, and DDP refuses parameters without gradient
         self.width: int = self.backbone.config.hidden_size
@@ -114,6 +138,49 @@ class TextEncoder(nn.Module):
         found = self.backbone(**inputs, output_hidden_states=every_layer)
         states: tuple[Tensor, ...] = found.hidden_states if every_layer else (found.last_hidden_state,)
         return states if packing is None else tuple(_unpack(state, packing, reports.token_mask) for state in states)
+
+
+def _published(config: Any, weights: str | Path) -> Any:
+    """A model with all of its weights from a name or folder: none is left random, and none of theirs unused but those
+    of the heads (:data:`HEADS`).
+
+    Raises:
+        UserError: where they cannot be had, or do not fit.
+    """
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of what does not fit is many lines, and ends in nothing
+    try:
+        model, found = fetch(
+            AutoModel,
+            weights,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below
+        )
+    except UserError:
+        raise
+    except Exception as err:
+        raise UserError(no_model("text encoder", weights, err)) from err
+    finally:
+        logging.set_verbosity(level)
+    wanted = [key for key in model.state_dict() if not key.startswith("pooler.")]  # that is made, and left out again
+    missing = [key for key in wanted if key in found["missing_keys"]]
+    unknown = sorted(key for key in found["unexpected_keys"] if not key.startswith(HEADS))
+    reshaped = sorted(found["mismatched_keys"])
+    if missing or unknown or reshaped:
+        why = misfit(missing, unknown, reshaped, len(wanted))
+        raise UserError(f"the weights of the text encoder '{weights}' do not fit its config.json: {why}")
+    broken = [key for key, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"the weights of the text encoder '{weights}' are NaN or infinite in {len(broken)} tensors, such as "
+            f"'{broken[0]}'"
+        )
+    return model
 
 
 def _unpack(states: Tensor, packing: Packing, mask: Tensor) -> Tensor:
