@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 import lingula
-from lingula.api import build_method, fresh, on_original
+from lingula.api import build_method, fresh, imagenet, on_original
+from lingula.commands.evaluate import recalibrate
 from lingula.data.image import letterbox
+from lingula.data.prepared import PreparedCorpus
 from lingula.registry import UserError
 
 
@@ -72,6 +75,33 @@ def test_a_fresh_model_is_random_and_reproducible(model):
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], weights[3])
+
+
+def test_a_baseline_of_weights_from_a_file(tiny_corpus, tmp_path):
+    """Its image encoder reads as torchvision's does, and and the model that it is like stays as it was."""
+    method = build_method("simclr", {}, "resnet18", None, 48)
+    made = {"method": "simclr", "options": {}, "image_encoder": "resnet18", "image_size": 48, "resize_to": 48}
+    model = lingula.api.Model(method.eval(), None, made, torch.device("cpu"))
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18().eval()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    theirs.fc = torch.nn.Identity()
+    images = [film(48, 48, seed) for seed in range(3)]
+    grey = torch.stack([torch.from_numpy(image) for image in images])[:, None] / 255
+    normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    baseline = imagenet(model, tmp_path / "weights.pth")
+    with torch.no_grad():
+        expected = theirs(normalise(grey.expand(-1, 3, -1, -1)))
+    torch.testing.assert_close(baseline.encode_image(images).features, expected, rtol=1e-5, atol=1e-5)
+    said = [m.conditions for m in (baseline, model)]
+    assert [about["input_normalisation"] for about in said] == [
+        "mean 0.485 0.456 0.406, std 0.229 0.224 0.225",
+        "mean 0.5, std 0.5",
+    ]
+    before = baseline.encode_image(images).features
+    recalibrate(baseline, PreparedCorpus.open(tiny_corpus), films=7)
+    assert baseline.conditions["batch_norm"] == "statistics of 7 train images"
+    assert not torch.allclose(baseline.encode_image(images).features, before, rtol=0.01)
 
 
 def test_a_folder_that_holds_no_run(tmp_path):

@@ -30,8 +30,8 @@ from lingula.data.text import report_sentences
 from lingula.data.tokens import load_tokenizer, tokenise
 from lingula.data.transforms import centre_corners, crop, to_unit_range
 from lingula.methods import METHODS
-from lingula.nn.image_encoders import ImageEncoder
-from lingula.nn.text_encoders import TextEncoder
+from lingula.nn.image_encoders import ImageEncoder, has_batch_norm
+from lingula.nn.text_encoders import TextEncoder, text_config
 from lingula.registry import UserError, check_options
 
 Film: TypeAlias = str | Path | np.ndarray
@@ -84,6 +84,7 @@ def build_method(
     image_size: int,
     pretrained_image: bool | Path = False,
     text_weights: str | None = None,
+    normalised: bool = False,
 ) -> nn.Module:
     """A method on its towers, with fresh or published weights.
 
@@ -95,12 +96,14 @@ def build_method(
         image_size: H = W in pixels.
         pretrained_image: the image encoder's published weights, or a file of them.
         text_weights: name or folder of the text encoder's.
+        normalised: give the image encoder its inputs by the mean and standard deviation of its published weights
+            (:class:`lingula.nn.image_encoders.ImageEncoder`).
     Raises:
         UserError: for an unknown method, encoder or option, or a value that the method refuses.
     """
     factory = METHODS[name]
     check_options(f"method '{name}'", factory, options, not_options=TOWERS)
-    towers: dict[str, Any] = {"image_encoder": ImageEncoder(image_encoder, image_size, pretrained_image)}
+    towers: dict[str, Any] = {"image_encoder": ImageEncoder(image_encoder, image_size, pretrained_image, normalised)}
     if factory.uses_text:
         towers["text_encoder"] = TextEncoder(text_config, text_weights)
     try:
@@ -113,16 +116,19 @@ def build_method(
 def method_of(run: Path | str) -> tuple[nn.Module, Any, dict[str, Any]]:
     """The method of a run with *untrained* weights, its tokenizer, and its ``run.json``.
 
-    A method of films alone has no tokenizer: ``None``.
-    """
-    from transformers import AutoConfig
+    A method of images alone has no tokenizer: ``None``.
 
+    Raises:
+        UserError: if the folder is no run, or its text encoder or tokenizer cannot be read or wants code to run.
+    """
     run = Path(run)
     made = read_run(run)
-    reads = METHODS[made["method"]].uses_text
-    config = AutoConfig.from_pretrained(run / "text_encoder") if reads else None
+    config = tokenizer = None
+    if METHODS[made["method"]].uses_text:
+        tokenizer = load_tokenizer(run / "tokenizer")
+        config = text_config(str(run / "text_encoder"), len(tokenizer))
     method = build_method(made["method"], made["options"], made["image_encoder"], config, made["image_size"])
-    return method, load_tokenizer(run / "tokenizer") if reads else None, made
+    return method, tokenizer, made
 
 
 def load(run: Path | str, device: str | torch.device = "cpu") -> Model:
@@ -147,9 +153,11 @@ class Model:
         tokenizer: of its text encoder.
         made: ``run.json``, and ``checkpoint_sha256``.
         device: where it lives.
+        batch_norm: whose statistics the BatchNorms of the image encoder use, in words.
     """
 
     def __init__(self, method: nn.Module, tokenizer: Any, made: dict[str, Any], device: torch.device) -> None:
+        self.batch_norm = "its own statistics" if has_batch_norm(method.image_encoder) else "none"
         self.method: Any = method
         self.tokenizer = tokenizer
         self.made = made
@@ -169,6 +177,11 @@ class Model:
     def checkpoint(self) -> str:
         """SHA-256 of the weights; ``random-SEED`` or ``imagenet-ENCODER`` where they are that."""
         return str(self.made["checkpoint_sha256"])
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """How the image encoder is used, for a row of results: ``input_normalisation`` and ``batch_norm``."""
+        return {"input_normalisation": self.method.image_encoder.input_normalisation, "batch_norm": self.batch_norm}
 
     @property
     def image_size(self) -> int:
@@ -282,13 +295,16 @@ def fresh(model: Model, seed: int) -> Model:
 def imagenet(model: Model, weights: Path | None = None) -> Model:
     """The same architecture with ImageNet's weights in its image encoder, and random ones elsewhere.
 
+    The image encoder gets what its weights were trained on: three channels, normalised by their own mean and standard
+    deviation (those of the timm model of its name, also for a file).
+
     Args:
         model: the architecture.
         weights: a file of them; timm's published ones if not given.
     Raises:
         UserError: where those weights cannot be had, or do not fit.
     """
-    return _untrained(model, 0, weights or True, imagenet_name(model, weights))
+    return _untrained(model, 0, weights or True, imagenet_name(model, weights), normalised=True)
 
 
 def imagenet_name(model: Model, weights: Path | None = None) -> str:
@@ -304,12 +320,18 @@ def imagenet_name(model: Model, weights: Path | None = None) -> str:
     return f"imagenet-{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}"
 
 
-def _untrained(model: Model, seed: int, pretrained: bool | Path, checkpoint: str) -> Model:
+def _untrained(model: Model, seed: int, pretrained: bool | Path, checkpoint: str, normalised: bool = False) -> Model:
     torch.manual_seed(seed)
     reads = hasattr(model.method, "text_encoder")
     config = copy.deepcopy(model.method.text_encoder.backbone.config) if reads else None
     made = {**model.made, "checkpoint_sha256": checkpoint}
     method = build_method(
-        made["method"], made["options"], made["image_encoder"], config, made["image_size"], pretrained
+        made["method"],
+        made["options"],
+        made["image_encoder"],
+        config,
+        made["image_size"],
+        pretrained,
+        normalised=normalised,
     )
     return Model(method.to(model.device).eval(), model.tokenizer, made, model.device)

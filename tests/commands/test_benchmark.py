@@ -1,6 +1,7 @@
 """``lingula benchmark``: the same table however often it was interrupted, and tables that say what they show."""
 
 import copy
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -285,18 +286,39 @@ def test_imagenets_weights_come_from_a_file(write, tiny_corpus, tmp_path):
     imagenet = {"init": "imagenet", "like": "SimSiam", "weights": str(tmp_path / "resnet18.pth")}
     options = {"labels": ["effusion"], "protocol": "logistic", "fractions": [1.0]}
     tasks = [{"task": "classification", "corpus": str(tiny_corpus), "options": options}]
-    methods = {"SimSiam": {"run": str(run)}, "ImageNet": imagenet}
-    benchmark(write("imagenet", methods=methods, tasks=tasks))
-    rows = [json.loads(line) for line in (tmp_path / "imagenet" / "results.jsonl").read_text().splitlines()]
-    (own,) = {row["checkpoint"] for row in rows if row["method"] == "ImageNet"}
+    methods = {"SimSiam": {"run": str(run)}, "Random": {"init": "random", "like": "SimSiam"}, "ImageNet": imagenet}
+
+    def rows():
+        benchmark(write("imagenet", methods=methods, tasks=tasks))
+        return [json.loads(line) for line in (tmp_path / "imagenet" / "results.jsonl").read_text().splitlines()]
+
+    found = rows()
+    (own,) = {row["checkpoint"] for row in found if row["method"] == "ImageNet"}
     assert own.startswith("imagenet-")
+    of_the_corpus = f"statistics of {len(PreparedCorpus.open(tiny_corpus).rows('train'))} train images"
+    assert {(row["method"], row["input_normalisation"], row["batch_norm"]) for row in found} == {
+        ("SimSiam", "mean 0.5, std 0.5", "its own statistics"),
+        ("Random", "mean 0.5, std 0.5", of_the_corpus),
+        ("ImageNet", "mean 0.485 0.456 0.406, std 0.229 0.224 0.225", of_the_corpus),
+    }
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")  # others under the same name
-    benchmark(write("imagenet", methods=methods, tasks=tasks))
-    rows = [json.loads(line) for line in (tmp_path / "imagenet" / "results.jsonl").read_text().splitlines()]
-    assert own not in {row["checkpoint"] for row in rows}
+    assert own not in {row["checkpoint"] for row in rows()}
     (tmp_path / "resnet18.pth").unlink()
     with pytest.raises(UserError, match=r"no weights of the image encoder 'resnet18' at .*resnet18.pth"):
-        benchmark(write("imagenet", methods=methods, tasks=tasks))
+        rows()
+
+
+def test_a_baseline_that_is_used_otherwise_has_other_cells(tiny_run, tiny_corpus):
+    corpus, model, task = PreparedCorpus.open(tiny_corpus), load(tiny_run), Classification(["nodule"])
+    used = ({}, {"batch_norm": "its own"}, {"batch_norm": "of the corpus"})
+    weights = [dataclasses.replace(untrained(model), conditions=conditions) for conditions in used]
+    assert len({Store(Path("cells"), "m", of, task, corpus, 10).path(Cell()) for of in weights}) == 3
+
+
+def test_there_is_no_imagenet_row_of_an_encoder_that_imagenet_never_trained(write, tiny_run):
+    methods = {"CM-CGNS": {"run": str(tiny_run)}, "ImageNet": {"init": "imagenet", "like": "CM-CGNS"}}
+    with pytest.raises(UserError, match="small_resnet is made here, and has no weights published"):
+        benchmark(write("none", methods=methods))
 
 
 @pytest.mark.parametrize(

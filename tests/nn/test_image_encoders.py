@@ -1,8 +1,11 @@
 """One contract for every image encoder."""
 
+import argparse
+
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from lingula.nn.image_encoders import ImageEncoder, recalibrate_batch_norm
@@ -125,17 +128,97 @@ def test_weights_that_cannot_be_had(tmp_path):
         ImageEncoder("resnet18", 64, tmp_path / "nowhere.pth")
     whole = timm.create_model("resnet18").state_dict()
     part = {name: tensor for name, tensor in whole.items() if not name.startswith("layer4")}
-    for weights, what in ((part, "Missing key"), ({**whole, "more": torch.zeros(1)}, "Unexpected key")):
+    wide = {**whole, "bn1.bias": torch.zeros(65)}
+    gloria = {f"gloria.img_encoder.model.{name}": tensor for name, tensor in whole.items()}
+    gloria |= {f"gloria.text_encoder.model.{name}": torch.zeros(1) for name in ("embeddings.a", "embeddings.b")}
+    for weights, what in (
+        (part, "25 of its 100 tensors are missing, such as 'layer4.0.conv1.weight'$"),
+        ({**whole, "more": torch.zeros(1)}, "the file has 'more', for which there is no place$"),
+        (wide, r"'bn1.bias' is of shape \(65,\) in the file, not \(64,\)$"),
+        (
+            {"state_dict": gloria, "hyper_parameters": argparse.Namespace(width=1)},
+            r"100 of its 100 tensors are missing, such as 'conv1.weight'; the file has 122 under "
+            r"'gloria.img_encoder.model.', such as 'gloria.img_encoder.model.conv1.weight', and 2 under "
+            r"'gloria.text_encoder.', for which there is no place; cut the prefix "
+            r"'gloria.img_encoder.model.' off, and leave out the rest$",
+        ),
+    ):
         torch.save(weights, tmp_path / "else.pth")
         with pytest.raises(UserError, match=rf"else.pth do not fit the image encoder 'resnet18': .*{what}"):
             ImageEncoder("resnet18", 64, tmp_path / "else.pth")
+    with pytest.raises(UserError, match=r"do not fit the image encoder 'vit_tiny_patch16_224': 150 of its 150 tensors"):
+        ImageEncoder("vit_tiny_patch16_224", 64, tmp_path / "else.pth")
     (tmp_path / "else.pth").write_text("no weights")
-    with pytest.raises(UserError, match=r"else.pth do not fit the image encoder 'resnet18'"):
+    with pytest.raises(UserError, match=r"else.pth is no weights file: it begins with 'no weights'"):
         ImageEncoder("resnet18", 64, tmp_path / "else.pth")
-    with pytest.raises(UserError, match="small_resnet is made here, and has no weights"):
-        ImageEncoder("small_resnet", 64, tmp_path / "else.pth")
-    with pytest.raises(UserError, match=r"cannot get the pre-trained weights of 'resnet18'.*name a file"):
-        ImageEncoder("resnet18", 64, pretrained=True)
+    for name in ("small_resnet", "small_vit"):
+        with pytest.raises(UserError, match=f"{name} is made here, and has no weights to be read from"):
+            ImageEncoder(name, 64, tmp_path / "else.pth")
+        with pytest.raises(UserError, match=f"{name} is made here, and has no weights published"):
+            ImageEncoder(name, 64, pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("resnet18", "the Hugging Face hub cannot be reached"),
+        ("resnet18.none", "timm knows no weights of that name"),
+        ("botnet50ts_256", "timm knows of none"),
+    ],
+)
+def test_published_weights_that_cannot_be_had(monkeypatch, name, why):
+    monkeypatch.setattr("lingula.nn.hub._answers", lambda *_: False)
+    monkeypatch.setattr(timm, "create_model", None)  # said before a model is built, which may take its time
+    with pytest.raises(UserError, match=rf"weights of '{name}': {why}; .*--image_weights FILE.*--recipe scratch"):
+        ImageEncoder(name, 64, pretrained=True)
+
+
+# Mean and standard deviation.
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("resnet18", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("deit_tiny_patch16_224", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("swin_tiny_patch4_window7_224", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("densenet121", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("vit_tiny_patch16_224", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ],
+)
+def test_weights_get_the_inputs_that_they_were_trained_on(tmp_path, name, mean, std):
+    """Against timm's own model of three channels, fed as timm and torchvision feed it. 0.5 and 0.5 is one channel."""
+    torch.manual_seed(0)
+    whole = timm.create_model(name, num_classes=3, **({} if "net1" in name else {"img_size": 64})).eval()
+    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    grey = torch.rand(2, 1, 64, 64)
+    grey[..., :20] = 0.0  # the black beside an image
+    encoder = ImageEncoder(name, 64, tmp_path / "weights.pth", normalised=True).eval()
+    folded = ImageEncoder(name, 64, tmp_path / "weights.pth").eval()
+    with torch.no_grad():
+        inputs = (grey.expand(-1, 3, -1, -1) - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+        expected = whole.forward_intermediates(inputs, output_fmt="NCHW")[1]
+        found, other = encoder(2 * grey - 1), folded(2 * grey - 1)
+    scale = expected[-1].abs().mean()
+    for one, map_ in zip(found.maps, expected, strict=True):
+        torch.testing.assert_close(one, map_, rtol=1e-5, atol=1e-5)
+    same = torch.allclose(other.maps[-1], expected[-1], rtol=1e-3, atol=1e-3 * float(scale))
+    assert same == (mean == (0.5, 0.5, 0.5))
+    assert encoder.input_normalisation == f"mean {' '.join(map(str, mean))}, std {' '.join(map(str, std))}" or same
+    assert folded.input_normalisation == "mean 0.5, std 0.5"
+
+
+def test_torchvisions_features_of_torchvisions_file(tmp_path):
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18().eval()
+    torch.save(theirs.state_dict(), tmp_path / "resnet18-f37072fd.pth")
+    encoder = ImageEncoder("resnet18", 64, tmp_path / "resnet18-f37072fd.pth", normalised=True).eval()
+    grey = torch.rand(2, 1, 64, 64)
+    normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    theirs.fc = torch.nn.Identity()
+    with torch.no_grad():
+        expected = theirs(normalise(grey.expand(-1, 3, -1, -1)))
+        torch.testing.assert_close(encoder(2 * grey - 1).pooled, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "densenet121"])

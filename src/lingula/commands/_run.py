@@ -27,6 +27,7 @@ from lingula.data.tokens import load_tokenizer, tokenise, train_tokenizer
 from lingula.gather import as_the_first
 from lingula.log import Log
 from lingula.methods import METHODS
+from lingula.nn.image_encoders import MADE_HERE
 from lingula.nn.text_encoders import SMALL_BERT, freeze_layers, text_config
 from lingula.optim import Recipe, build_optimizer, learning_rate_at
 from lingula.registry import UserError
@@ -135,11 +136,22 @@ def build(
 
     torch.manual_seed(seed)
     take_text = plan.text_encoder if plan.pretrained and plan.text_encoder != SMALL_BERT else None
-    take_image = Path(plan.image_weights) if plan.image_weights is not None else plan.pretrained
+    take_image: Path | bool = plan.pretrained and plan.image_encoder not in MADE_HERE
+    if plan.image_weights is not None:
+        take_image = Path(plan.image_weights)
+    _say_what_is_random(fabric, plan, take_image, take_text, config)
     model: Any = build_method(method, plan.options, plan.image_encoder, config, plan.image_size, take_image, take_text)
     if config is not None and take_text is not None:  # random layers that stayed as they were would know nothing
         freeze_layers(model.text_encoder, plan.frozen_text_layers)
     return model, config, _loaders(fabric, corpus, plan, model, tokenizer, seed)
+
+
+def _say_what_is_random(fabric: Any, plan: Recipe, take_image: Path | bool, take_text: str | None, config: Any) -> None:
+    """A recipe that starts from published weights may name an encoder that has none: that is said."""
+    image = [] if take_image else [plan.image_encoder]
+    text = [] if take_text or config is None else [plan.text_encoder]
+    if plan.pretrained and image + text:
+        fabric.print(f"note: no published weights for {' and '.join(image + text)}: random ones", file=sys.stderr)
 
 
 def _loaders(

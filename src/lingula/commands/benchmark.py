@@ -8,12 +8,13 @@ are the same.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +155,7 @@ class Weights:
         base: the model of the run: its own, or that whose encoders these are like.
         seeds: that they are measured with.
         make: the model, for a corpus.
+        conditions: what else their numbers follow from (:attr:`lingula.api.Model.conditions`), of ``imagenet``.
     """
 
     name: str
@@ -162,12 +164,18 @@ class Weights:
     base: Model
     seeds: tuple[int, ...]
     make: Callable[[PreparedCorpus], Model]
+    conditions: dict[str, str] = field(default_factory=dict)
 
 
 def weights_of(name: str, method: Method, out: Path, plan: Plan, device: str) -> list[Weights]:
-    """The encoders of a method: its own, one for each seed of the pre-training, or one random one for each seed."""
+    """The encoders of a method: its own, one for each seed of the pre-training, or one random one for each seed.
+
+    Both baselines, random and ImageNet's weights, get BatchNorm statistics of the corpus's images; ImageNet's weights
+    get their inputs as they were trained on them too.
+    """
     from lingula.api import fresh, imagenet, imagenet_name, load
     from lingula.commands.evaluate import recalibrate, warn_of_another_preparation
+    from lingula.nn.image_encoders import input_statistics, normalisation
 
     bases = {seed: load(run, device) for seed, run in runs_of(name, method, out, plan).items()}
     base = next(iter(bases.values()))
@@ -179,9 +187,9 @@ def weights_of(name: str, method: Method, out: Path, plan: Plan, device: str) ->
 
         return make
 
-    def untrained(seed: int) -> Callable[[PreparedCorpus], Model]:
+    def untrained(build: Callable[[], Model]) -> Callable[[PreparedCorpus], Model]:
         def make(corpus: PreparedCorpus) -> Model:
-            model = fresh(base, seed)
+            model = build()
             recalibrate(model, corpus)
             return model
 
@@ -194,8 +202,16 @@ def weights_of(name: str, method: Method, out: Path, plan: Plan, device: str) ->
         ]
     if method.init == "imagenet":
         checkpoint = imagenet_name(base, method.weights)
-        return [Weights("imagenet", checkpoint, False, base, plan.seeds, lambda corpus: imagenet(base, method.weights))]
-    return [Weights("random", f"random-{seed}", False, base, (seed,), untrained(seed)) for seed in plan.seeds]
+        make = untrained(lambda: imagenet(base, method.weights))
+        conditions = {
+            "input_normalisation": normalisation(input_statistics(base.made["image_encoder"])),
+            "batch_norm": "statistics of the corpus",
+        }
+        return [Weights("imagenet", checkpoint, False, base, plan.seeds, make, conditions)]
+    return [
+        Weights("random", f"random-{seed}", False, base, (seed,), untrained(functools.partial(fresh, base, seed)))
+        for seed in plan.seeds
+    ]
 
 
 # Cells ----------------------------------------------------------------------------------------------------------------
@@ -222,6 +238,8 @@ class Store:
             parts.append([made[name] for name in ("method", "options", "image_encoder", "image_size", "resize_to")])
             if not hasattr(self.task, "fractions"):  # what trains nothing may read text, in batches of the run's size
                 parts.append([*_text_tower(self.weights.base), made["plan"]["batch_size"]])
+        if self.weights.conditions:
+            parts.append(self.weights.conditions)
         key = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
         return self.folder / f"{key}.json"
 
@@ -234,8 +252,10 @@ class Store:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
-        measured = self.task.measure(self.weights.make(self.corpus), self.corpus, missing, self.draws)
+        model = self.weights.make(self.corpus)
+        measured = self.task.measure(model, self.corpus, missing, self.draws)
         for cell, found in zip(missing, measured, strict=True):
+            found.notes = {**found.notes, **model.conditions}
             self._write(cell, found, time.perf_counter() - started)
             share = f", {cell.fraction:.3g} of the labels, seed {cell.seed}" if found.cell else ""
             print(f"{self.method}: {type(self.task).__name__} on {self.corpus.name}{share}")

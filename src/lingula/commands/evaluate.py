@@ -96,7 +96,8 @@ def measure(
 
     def note(encoder: Model, cells: list[Any], **more: Any) -> None:
         for measured in task.measure(encoder, corpus, cells, draws):
-            measured.notes = {**more, **measured.notes, "encoder": encoder.name, "checkpoint": encoder.checkpoint}
+            about = {"encoder": encoder.name, "checkpoint": encoder.checkpoint, **encoder.conditions}
+            measured.notes = {**more, **measured.notes, **about}
             fraction = measured.cell.fraction if measured.cell else None
             found.setdefault((encoder.name, fraction), []).append(measured)
             if on_cell is not None:
@@ -186,18 +187,28 @@ def device_of(name: str) -> str:
 
 
 def recalibrate(model: Model, corpus: PreparedCorpus, films: int = 512) -> None:
-    """BatchNorm statistics of an untrained encoder from films drawn at random, those to train on where there are some:
-    a fair baseline."""
+    """BatchNorm statistics of a baseline's encoder from images of the corpus drawn at random, those to train on where
+    there are some; ``model.batch_norm`` says so.
+
+    Args:
+        model: with weights that were not trained on radiographs; nothing is done to one without BatchNorm.
+        corpus: whose images.
+        films: how many, at most.
+    """
     import numpy as np
 
     from lingula.evaluation import film_loader
-    from lingula.nn.image_encoders import recalibrate_batch_norm
+    from lingula.nn.image_encoders import has_batch_norm, recalibrate_batch_norm
 
-    candidates = corpus.rows("train") if len(corpus.rows("train")) else np.arange(len(corpus))
+    if not has_batch_norm(model.method.image_encoder):
+        return
+    split = "train" if len(corpus.rows("train")) else "all"
+    candidates = corpus.rows("train") if split == "train" else np.arange(len(corpus))
     rows = np.random.default_rng(0).permutation(candidates)[:films]
     loader = film_loader(model, corpus, np.sort(rows))
     recalibrate_batch_norm(model.method.image_encoder, [batch.image for batch in loader])
     model.method.eval()
+    model.batch_norm = f"statistics of {len(rows)} {split} images"
 
 
 def show(task: str, metrics: dict[str, bool], found: Found) -> None:

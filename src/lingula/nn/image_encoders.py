@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from lingula.batch import ImageFeatures
+from lingula.nn.hub import cache_if_unreachable, reachable
+from lingula.nn.weights import misfit, read_weights
 from lingula.registry import UserError, nearest
 
-SMALL_RESNET, SMALL_VIT = "small_resnet", "small_vit"
+SMALL_RESNET, SMALL_VIT = MADE_HERE = "small_resnet", "small_vit"
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its images
 
 
 class _Block(nn.Module):
@@ -84,81 +89,172 @@ def small_vit(image_size: int) -> Any:
     )
 
 
-def _timm_model(name: str, pretrained: bool | Path, image_size: int) -> Any:
+def _timm_model(name: str, pretrained: bool | Path, image_size: int, channels: int) -> Any:
     import timm
 
     if not timm.is_model(name):
         hint = nearest(name.split(".")[0], [SMALL_RESNET, SMALL_VIT, *timm.list_models()])
         raise UserError(f"unknown image encoder '{name}'{hint}")
-    settings: dict[str, Any] = {"pretrained": pretrained is True, "in_chans": 1, "num_classes": 0}
+    if pretrained is True:
+        _check_published(name)  # before the model is built, which may take its time
+    settings: dict[str, Any] = {"pretrained": pretrained is True, "in_chans": channels, "num_classes": 0}
     try:
-        try:
-            model = timm.create_model(name, **settings, img_size=image_size)
-        except TypeError:  # convolutions take any size and know no such argument
-            model = timm.create_model(name, **settings)
+        with cache_if_unreachable() if pretrained is True else nullcontext():
+            try:
+                model = timm.create_model(name, **settings, img_size=image_size)
+            except TypeError:  # convolutions take any size and know no such argument
+                model = timm.create_model(name, **settings)
     except Exception as err:
         if pretrained is not True:
             raise UserError(f"image encoder '{name}' cannot be built for {image_size} pixels: {err}") from err
-        raise UserError(
-            f"cannot get the pre-trained weights of '{name}' ({type(err).__name__}); go online once, name a file of "
-            "them, or start from scratch with --pretrained false"
-        ) from err
+        raise UserError(_no_weights(name, type(err).__name__)) from err
     if isinstance(pretrained, Path):
         _load_file(model, name, pretrained)
     return model
 
 
+def _check_published(name: str) -> None:
+    """Refuse a model whose published weights are none, or neither in the hub's cache nor to be had from it now."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        published = timm.get_pretrained_cfg(name)
+    except RuntimeError as err:
+        raise UserError(_no_weights(name, "timm knows no weights of that name")) from err
+    if published is None or not published.has_weights:
+        raise UserError(_no_weights(name, "timm knows of none"))
+    if published.hf_hub_id and not reachable():
+        files = [published.hf_hub_filename] if published.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+        repository, _, revision = published.hf_hub_id.partition("@")
+        if not any(isinstance(try_to_load_from_cache(repository, f, revision=revision or None), str) for f in files):
+            raise UserError(_no_weights(name, "the Hugging Face hub cannot be reached"))
+
+
+def _no_weights(name: str, why: str) -> str:
+    return (
+        f"cannot get the pre-trained weights of '{name}': {why}; go online once, name a file of them (--image_weights "
+        "FILE, or weights: FILE in a benchmark), or start from scratch with --recipe scratch or --pretrained false"
+    )
+
+
 def _load_file(model: Any, name: str, path: Path) -> None:
-    """All of a timm model's weights from a file in timm's or torchvision's names: the first layer folded to one
-    channel, the classifier left out, positions resampled. (timm's own loading lets missing weights pass.)"""
-    from timm.models import adapt_input_conv, load_state_dict
+    """All of a timm model's weights from a file in timm's or torchvision's names: of a model of one channel the first
+    layer is folded, the classifier is left out, positions are resampled. (timm's own loading lets missing weights
+    pass.)"""
+    from timm.models import adapt_input_conv
 
     if not path.is_file():
         raise UserError(f"no weights of the image encoder '{name}' at {path}")
-    try:
-        state: Any = load_state_dict(str(path), weights_only=True)
-        rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-        state = dict(state if rename is None else rename(state, model))
-        first, last = (_names(model.pretrained_cfg.get(part)) for part in ("first_conv", "classifier"))
-        for layer in first:
-            state[f"{layer}.weight"] = adapt_input_conv(1, state[f"{layer}.weight"])
-        state = {key: value for key, value in state.items() if key.rpartition(".")[0] not in last}
-        model.load_state_dict(state)
-    except Exception as err:
-        why = " ".join(str(err).split())
-        raise UserError(f"the weights in {path} do not fit the image encoder '{name}': {why}") from err
+    state: dict[str, Any] = read_weights(path)
+    rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if rename is not None:
+        with suppress(Exception):  # it is for files that fit; of others, their own names are the ones to show
+            state = dict(rename(dict(state), model))
+    wanted = model.state_dict()
+    first, last = (_names(model.pretrained_cfg.get(part)) for part in ("first_conv", "classifier"))
+    for key in (f"{layer}.weight" for layer in first):
+        if key in state and key in wanted and wanted[key].shape[1] == 1:
+            with suppress(Exception):  # no convolution after all: its shape is named below
+                state[key] = adapt_input_conv(1, state[key])
+    state = {key: value for key, value in state.items() if key.rpartition(".")[0] not in last}
+    needed = [key for key in wanted if not key.endswith("num_batches_tracked")]  # which old files have not
+    missing = [key for key in needed if key not in state]
+    unknown = [key for key in state if key not in wanted]
+    both = [key for key in wanted if key in state]
+    reshaped = [(key, state[key].shape, wanted[key].shape) for key in both if state[key].shape != wanted[key].shape]
+    if missing or unknown or reshaped:
+        why = misfit(missing, unknown, reshaped, len(needed))
+        raise UserError(f"the weights in {path} do not fit the image encoder '{name}': {why}")
+    model.load_state_dict(state)
 
 
 def _names(layers: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (layers,) if isinstance(layers, str) else layers or ()
 
 
+def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation of red, green and blue in [0, 1], by which the inputs of a timm model's published
+    weights were normalised; ``None`` where both are 0.5: one channel in [-1, 1], as images come here, is just that."""
+    import timm
+
+    known = timm.get_pretrained_cfg(name)
+    mean, std = IMAGENET if known is None else (tuple(known.mean), tuple(known.std))
+    return None if {*mean, *std} == {0.5} else (mean, std)
+
+
+def normalisation(statistics: tuple[Sequence[float], Sequence[float]] | None) -> str:
+    """In words, for a row of results.
+
+    Example:
+        >>> normalisation(None), normalisation(IMAGENET)
+        ('mean 0.5, std 0.5', 'mean 0.485 0.456 0.406, std 0.229 0.224 0.225')
+    """
+    mean, std = statistics or ((0.5,), (0.5,))
+    return ", ".join(f"{name} {' '.join(f'{v:g}' for v in values)}" for name, values in (("mean", mean), ("std", std)))
+
+
+class Normalise(nn.Module):
+    """A grey image in [-1, 1] as the three channels that an encoder was trained on: ``(0.5 x + 0.5 - mean) / std``.
+
+    In front of the first convolution, so that its zero padding is that of the training. Folding that layer to one
+    channel is exact only where mean and standard deviation are 0.5.
+
+    Args:
+        mean, std: of red, green and blue in [0, 1].
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        centre, spread = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (mean, std))
+        self.register_buffer("scale", (0.5 / spread).float(), persistent=False)
+        self.register_buffer("shift", ((0.5 - centre) / spread).float(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(B, 1, H, W)`` to ``(B, 3, H, W)``."""
+        return images * self.scale + self.shift
+
+
 class ImageEncoder(nn.Module):
-    """A film to features: one contract for every backbone.
+    """An image to features: one contract for every backbone.
 
     Args:
         name: a timm model that gives feature maps or tokens, ``small_resnet`` or ``small_vit``.
         image_size: H = W in pixels, to learn the grid from.
-        pretrained: take timm's weights, or those of a file; the first layer is folded to one channel.
+        pretrained: take timm's weights, or those of a file.
+        normalised: give the weights the three channels that they were trained on, normalised by their own mean and
+            standard deviation (:func:`input_statistics`). Otherwise the first layer is folded to one channel in
+            [-1, 1], as the methods' authors start their training.
     Raises:
         UserError: for an unknown name, weights that cannot be had, or a model that gives no map at this size.
     Attributes:
         width: C of ``pooled`` and ``patches``.
         grid: ``(h, w)`` at ``image_size``.
         map_widths, map_grids: C and ``(h, w)`` of each of the ``maps``.
+        input_normalisation: mean and standard deviation, in words.
     """
 
-    def __init__(self, name: str, image_size: int, pretrained: bool | Path = False) -> None:
+    def __init__(self, name: str, image_size: int, pretrained: bool | Path = False, normalised: bool = False) -> None:
         super().__init__()
         self.name, self.image_size = name, image_size
-        if isinstance(pretrained, Path) and name in (SMALL_RESNET, SMALL_VIT):
-            raise UserError(f"{name} is made here, and has no weights to be read from {pretrained}")
+        if pretrained and name in MADE_HERE:
+            where = "published" if pretrained is True else f"to be read from {pretrained}"
+            raise UserError(f"{name} is made here, and has no weights {where}")
+        self.normalise: nn.Module = nn.Identity()
+        statistics = None
         if name == SMALL_RESNET:
             self.backbone: Any = SmallResNet()
         elif name == SMALL_VIT:
             self.backbone = small_vit(image_size)
         else:
-            self.backbone = _timm_model(name, pretrained, image_size)
+            statistics = input_statistics(name) if normalised else None
+            self.backbone = _timm_model(name, pretrained, image_size, 1 if statistics is None else 3)
+            if statistics is not None:
+                self.normalise = Normalise(*statistics)
+        self.input_normalisation = normalisation(statistics)
         self.width: int = self.backbone.num_features
         self.to(memory_format=torch.channels_last)
         was_training = self.training
@@ -179,7 +275,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """``(B, 1, H, W)`` in [-1, 1] to :class:`ImageFeatures`."""
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = self.normalise(images).contiguous(memory_format=torch.channels_last)
         last, maps = self.backbone.forward_intermediates(images, output_fmt="NCHW")
         if last.dim() == 3:  # a transformer's tokens; the spatial ones come last, after class and register tokens
             h, w = maps[-1].shape[-2:]
@@ -220,6 +316,11 @@ class ImageEncoder(nn.Module):
 
 def _batches_seen(norm: nn.modules.batchnorm._BatchNorm) -> int:
     return 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
+
+
+def has_batch_norm(encoder: nn.Module) -> bool:
+    """Whether an encoder normalises by statistics that it has seen."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in encoder.modules())
 
 
 def recalibrate_batch_norm(encoder: nn.Module, batches: list[Tensor]) -> None:
