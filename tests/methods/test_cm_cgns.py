@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lingula.keyed import keyed_uniform
+from lingula.losses.info_nce import info_nce
 from lingula.methods.cm_cgns import CMCGNS, SCRATCH
 from lingula.nn.kmeans import spherical_kmeans
 
@@ -256,6 +257,16 @@ def test_the_clusters_are_clamped_to_half_the_sentences(tiny, sentences, cluster
     model = build(tiny, clusters=5)
     points = torch.randn(sentences, 8, dtype=torch.float64)
     assert len(model.find_clusters(points, torch.arange(sentences), 0)[0]) == clusters
+
+
+def test_each_direction_of_the_global_loss_has_its_own_product(tiny):
+    """The same bits as Eqs. 2 and 3 one after the other: published runs depend on how their gradient is rounded."""
+    model = build(tiny)
+    image, report = (x.requires_grad_() for x in torch.randn(2, 16, 32))
+    tau = model.temperature_global()
+    loss = info_nce(image, report, tau).mean() + info_nce(report, image, tau).mean()
+    found = torch.autograd.grad(model.global_loss(image, report), (image, report))
+    assert all(map(torch.equal, found, torch.autograd.grad(loss, (image, report))))
 
 
 def test_simsiam_stops_the_gradient_on_either_side(tiny):

@@ -4,16 +4,24 @@ import math
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from lingula.losses.info_nce import info_nce
 from lingula.nn.contrast import Temperature, contrast_pairs, own_columns
 
 
-def test_both_directions():
-    one, other = torch.randn(2, 4, 3)
-    there, back = contrast_pairs(one, other, 0.2)
-    torch.testing.assert_close(there, info_nce(one, other, 0.2))
-    torch.testing.assert_close(back, info_nce(other, one, 0.2))
+def test_both_directions_from_one_product():
+    one, other = (x.requires_grad_() for x in torch.randn(2, 4, 3, dtype=torch.float64))
+    with FlopCounterMode(display=False) as counted:
+        pairs = contrast_pairs(one, other, 0.2)
+    assert counted.get_total_flops() == 2 * 4 * 4 * 3
+    by_themselves = info_nce(one, other, 0.2), info_nce(other, one, 0.2)
+    torch.testing.assert_close(pairs, by_themselves, rtol=1e-12, atol=1e-12)
+    weights = torch.rand(2, 4, dtype=torch.float64)
+    found, expected = (
+        torch.autograd.grad((weights * torch.stack(losses)).sum(), (one, other)) for losses in (pairs, by_themselves)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert own_columns(3, one.device).tolist() == [0, 1, 2]
 
 

@@ -26,10 +26,7 @@ def cross_weights(tokens: Tensor, others: Tensor, temperature: float, other_mask
         ``(B, n, m)`` float32 or better; rows sum to 1, and are 0 on the padding of the others.
     """
     with torch.autocast(tokens.device.type, enabled=False):
-        logits = unit(tokens) @ unit(others).transpose(1, 2) / temperature
-        if other_mask is not None:
-            logits = logits.masked_fill(~other_mask[:, None], torch.finfo(logits.dtype).min)
-        return logits.softmax(-1)
+        return _weights(unit(tokens) @ unit(others).mT / temperature, other_mask)
 
 
 def token_alignment(
@@ -38,16 +35,17 @@ def token_alignment(
     temperature: float,
     mask: Tensor | None = None,
     other_mask: Tensor | None = None,
-) -> Tensor:
-    r"""InfoNCE of each token with what it draws from the other modality, inside one sample, both directions.
+) -> tuple[Tensor, Tensor]:
+    r"""InfoNCE of each token with what it draws from the other modality, inside one sample; for both modalities.
 
     .. math:: \ell_i = -\tfrac12 \left[ \log \frac{\exp(A_{ii})}{\sum_k \exp(A_{ik})}
               + \log \frac{\exp(A_{ii})}{\sum_k \exp(A_{ki})} \right], \qquad
               A_{ik} = \cos(x_i, c_k) / \tau, \quad c_k = \sum_j \alpha_{kj}\, y_j
 
-    with :math:`\alpha` of :func:`cross_weights` and y of unit length. Source: MGCA, arXiv:2210.06044, its
-    cross-attention-based token-wise alignment, as its released code computes it; there, the words of padding are
-    among the words that a word is told from, here they are not.
+    with :math:`\alpha` of :func:`cross_weights` and y of unit length; then the same with x and y exchanged. Both sides
+    read one matrix of cosines. Source: MGCA, arXiv:2210.06044, its cross-attention-based token-wise alignment, as its
+    released code computes it; there, the words of padding are among the words that a word is told from, here they are
+    not.
 
     Args:
         tokens: ``(B, n, D)`` x. Normalised here.
@@ -56,12 +54,13 @@ def token_alignment(
         mask: ``(B, n)`` bool, where there are tokens; by default everywhere.
         other_mask: ``(B, m)`` bool, where there are others; by default everywhere.
     Returns:
-        ``(B, n)`` in nats, 0 on padding; float32 or better. The paper weights the tokens and sums them.
+        ``(B, n)`` for the tokens and ``(B, m)`` for the others, in nats, 0 on padding; float32 or better. The paper
+        weights the tokens and sums them.
     Raises:
         ValueError: if the shapes do not go together.
     Example:
         >>> token_alignment(torch.eye(2)[None], torch.eye(2)[None], temperature=1.0)
-        tensor([[0.4399, 0.4399]])
+        (tensor([[0.4399, 0.4399]]), tensor([[0.4399, 0.4399]]))
     """
     if (tokens.shape[0], tokens.shape[2]) != (others.shape[0], others.shape[2]):
         raise ValueError(
@@ -72,15 +71,35 @@ def token_alignment(
         if given is not None and given.shape != x.shape[:2]:
             raise ValueError(f"expected {name} of shape {tuple(x.shape[:2])}, got {tuple(given.shape)}")
     with torch.autocast(tokens.device.type, enabled=False):
-        drawn = cross_weights(tokens, others, temperature, other_mask) @ unit(others)  # c, (B, n, D)
-        logits = unit(tokens) @ unit(drawn).transpose(1, 2) / temperature  # A, (B, n, n)
-        positive = logits.diagonal(dim1=1, dim2=2)
-        if mask is None:
-            return 0.5 * (logits.logsumexp(2) + logits.logsumexp(1)) - positive
-        lowest = torch.finfo(logits.dtype).min / 4
-        rows = logits.masked_fill(~mask[:, None], lowest).logsumexp(2)
-        columns = logits.masked_fill(~mask[:, :, None], lowest).logsumexp(1)
-        return torch.where(mask, 0.5 * (rows + columns) - positive, 0.0)
+        x, y = unit(tokens), unit(others)
+        cosines = x @ y.mT / temperature  # over tau, (B, n, m)
+        return (
+            _among_siblings(x, _weights(cosines, other_mask) @ y, temperature, mask),
+            _among_siblings(y, _weights(cosines.mT, mask) @ x, temperature, other_mask),
+        )
+
+
+def _weights(cosines: Tensor, other_mask: Tensor | None) -> Tensor:
+    """alpha, of cosines over tau."""
+    if other_mask is not None:
+        cosines = cosines.masked_fill(~other_mask[:, None], torch.finfo(cosines.dtype).min)
+    return cosines.softmax(-1)
+
+
+def _among_siblings(x: Tensor, drawn: Tensor, temperature: float, mask: Tensor | None) -> Tensor:
+    """The loss of each x_i, of unit length, with its own c_i among the c_k of its sample: all ``(B, n, D)``."""
+    length = torch.linalg.vector_norm(drawn, dim=-1).clamp_min(1e-12)
+    logits = x @ drawn.mT / (length * temperature)[:, None]  # A, (B, n, n): shorter to divide here than c, (B, n, D)
+    if mask is None:
+        return _cross_entropy_both_ways(logits)
+    pairs = mask[:, :, None] & mask[:, None]
+    logits = logits.masked_fill(~pairs, torch.finfo(logits.dtype).min / 4)
+    return torch.where(mask, _cross_entropy_both_ways(logits), 0.0)
+
+
+def _cross_entropy_both_ways(logits: Tensor) -> Tensor:
+    """``(B, n, n)`` to ``(B, n)``: the diagonal against its row and its column, the mean of the two."""
+    return -0.5 * (logits.log_softmax(2) + logits.log_softmax(1)).diagonal(dim1=1, dim2=2)
 
 
 def clipped_weights(attention: Tensor, mask: Tensor, share: float = 0.1) -> Tensor:

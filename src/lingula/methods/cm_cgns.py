@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
-from lingula.gather import gather, mean_over_all, row_counts, world
+from lingula.gather import evenly, gather, mean_over_all, row_counts, world
 from lingula.keyed import keyed_uniform
 from lingula.losses.cluster_guided import (
     HARD_NEGATIVES,
@@ -48,11 +48,12 @@ from lingula.losses.cluster_guided import (
     rank_centres,
 )
 from lingula.losses.cosine import dot, unit
+from lingula.losses.info_nce import info_nce
 from lingula.losses.simsiam import simsiam
 from lingula.losses.tiles import sum_over_tiles
 from lingula.nn.attention import AttentionPool, CrossModal, SigmoidCrossAttention, pad_sentences
 from lingula.nn.clusters import CarriedCentres, OnlineCentres
-from lingula.nn.contrast import Temperature, contrast_pairs
+from lingula.nn.contrast import Temperature, own_columns
 from lingula.nn.heads import ConvDecoder, mlp
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.kmeans import Clusters, spherical_kmeans
@@ -271,7 +272,11 @@ class CMCGNS(nn.Module):
 
     def global_loss(self, image: Tensor, report: Tensor) -> Tensor:
         """Eqs. 1-4: InfoNCE over the pairs of all processes, equally many on each, both directions summed."""
-        image_to_report, report_to_image = contrast_pairs(image, report, self.temperature_global())
+        # Each equation has a product of its own. contrast_pairs would share one, and round the gradient differently
+        # from the runs whose numbers are in docs/.
+        temperature, own = self.temperature_global(), own_columns(len(image), image.device)
+        image_to_report = info_nce(image, gather(report, evenly(report)), temperature, own)  # Eq. 2
+        report_to_image = info_nce(report, gather(image, evenly(image)), temperature, own)  # Eq. 3
         return image_to_report.mean() + report_to_image.mean()
 
     def find_clusters(

@@ -199,8 +199,8 @@ class MGCA(nn.Module):
             image_to_text, text_to_image = contrast_pairs(image, report, self.temperature)
             terms["instance"] = image_to_text.mean() + text_to_image.mean()
         if self.weights.get("token"):
-            of_words = token_alignment(words, patches, self.temperature_local, mask=mask)  # (B, W)
-            of_patches = token_alignment(patches, words, self.temperature_local, other_mask=mask)  # (B, P)
+            # (B, W) and (B, P)
+            of_words, of_patches = token_alignment(words, patches, self.temperature_local, mask=mask)
             terms["token"] = (of_words * weights).sum(1).mean() + of_patches.mean(1).mean()
         if self.weights.get("prototype"):
             terms["prototype"] = self.prototype_loss(image, report)
