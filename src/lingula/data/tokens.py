@@ -31,7 +31,8 @@ def train_tokenizer(sentences: Iterable[str], folder: Path, vocabulary: int = 20
     sentences = list(sentences)
     # Ties between equally frequent pairs go by id, and the trainer numbers the "##x" in the order of a hash table:
     # another vocabulary every time. So the letters are numbered here.
-    letters = sorted({letter for sentence in sentences for letter in wordpiece.normalize(sentence) if letter.strip()})
+    normal = map(wordpiece.normalizer.normalize_str, sentences)  # its own normalize() is broken in tokenizers 0.22
+    letters = sorted({letter for sentence in normal for letter in sentence if letter.strip()})
     numbered = SPECIAL + letters + [f"##{letter}" for letter in letters]
     wordpiece.train_from_iterator(
         sentences, vocab_size=vocabulary, min_frequency=2, special_tokens=numbered, show_progress=False
