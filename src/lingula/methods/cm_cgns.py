@@ -20,7 +20,17 @@ Differs from the paper:
 - The released code does not import and differs from the paper in many places. The recipe ``paper`` follows the
   equations; ``official`` follows what that code computes where this is meaningful; ``scratch`` is for encoders without
   pre-trained weights.
-- Which hard negatives enter Eq. 7 is open in the paper: four readings, by the option ``hard_negatives``.
+- Which hard negatives enter Eq. 7 is open in the paper: four readings, by the option ``hard_negatives``. Eq. 7 has mu
+  as a matrix before the whole set C*, inside the sum over k. In ``others`` mu weights the exponential of c^2 alone, the
+  other centres weigh 1, and the sum over them is added once, since it has no k. In ``batch`` the matrix is mu on its
+  diagonal, so a sentence's own hard negative weighs mu, and 1 off it, where the paper names no value.
+- The products of Eq. 7 are cosines, as in the released code: both sides have unit length. The paper names cosines for
+  Eqs. 1 and 8-10 and for the order of the centres, not for Eq. 7.
+- k-means is spherical: points and centres of unit length, compared by cosine. The paper says K-means.
+- Each modality has its own Q, K and V, without a bias, and uses them in both directions. The released code has them so,
+  with a bias; Eqs. 5 and 6 write the same Q, K and V for both.
+- K = 128, Adam, its weight decay of 1e-6, the warm-up epoch from 1e-7 that begins each stage, and the end of the cosine
+  at 0 are the released code's; section IV-B names none of them. Its batch of 64 is read as that of each process.
 - False negatives stay in the sum over k of Eq. 7, as it is printed; ``mask_false_negatives`` leaves them out.
 - K is clamped to half the sentences of a batch, but is 2 at least; the attention is fed with un-normalised projections.
 - The L1 norm of Eq. 12 is a mean over the pixels, or its weight of 10 would outweigh everything.
@@ -65,7 +75,7 @@ from lingula.optim import Recipe, Stage, from_scratch
 STAGE_1 = {"global": 1.0, "report": 1.0, "margin": 1.0, "image": 1.0, "film": 0.0}
 STAGE_2 = {**STAGE_1, "reconstruction": 10.0}
 
-PAPER = Recipe(  # section IV-B
+PAPER = Recipe(  # section IV-B; Adam, the warm-up and the weight decay are the released code's
     stages=(Stage(10, STAGE_1), Stage(20, STAGE_2)),
     optimizer="adam",
     learning_rate=1e-5,

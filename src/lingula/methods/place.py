@@ -38,6 +38,8 @@ Differs from the paper:
   report, half as heavy (``lambda_in``). Sentences of other reports are never negatives, since the same words stand in
   many reports; nor are reports of the very same tokens.
 - The term ``diversity``, against observations that all become one, is ours.
+- Correlations are predicted: the abstract speaks of correlations among patches and does not say how they are measured;
+  a summary by others has their covariance instead.
 - What is correlated (``target``): ``pixel``, the greys of each patch averaged to 8 x 8; or ``ema``, the tokens of a
   momentum encoder (``momentum``). Of ``pixel``, patches in which nothing varies, such as black margins, are left out.
 - Half of the patches are hidden (``mask_share``), after the image encoder: a convolution's places have seen something
