@@ -182,7 +182,7 @@ def test_bad_rows(tmp_path: Path) -> None:
         LeftOut("row 3 of train.txt", "film listed twice, in disagreement: a.png, first in row 1 of train.txt"),
         LeftOut("row 4 of train.txt", "film listed twice, in disagreement: a.png, first in row 1 of train.txt"),
     ]
-    with pytest.raises(UserError, match=r"row 2 of train\.txt: not a row of .*; 3 more bad rows"):
+    with pytest.raises(UserError, match=r"4 bad rows: .*1 not a row of .*row 2 of train\.txt: b\.png"):
         prepare(Covidx(tmp_path), tmp_path / "out", size=4, workers=0, log=lambda line: None)
     corpus = prepare(Covidx(tmp_path), tmp_path / "out", 4, 0, skip_bad_rows=True, log=lambda line: None)
     assert len(corpus) == 2

@@ -281,7 +281,7 @@ def test_prepared(root: Path, tmp_path: Path) -> None:
     write_film(root / "stage_2_train_images" / "ffff.dcm", film_of(SICK))
     lines: list[str] = []
     corpus = prepare(RsnaPneumonia(root), tmp_path / "out", size=64, workers=0, log=lines.append)
-    assert lines[0] == "rsna-pneumonia: left out 1 rows: film without a label"
+    assert lines[0].startswith("rsna-pneumonia: left out 1 rows: film without a label (first: film ffff.dcm")
     assert any("5 studies; MGCA's split states 26,684: 26,679 fewer" in line for line in lines)
     assert any("2 pneumonia; PRIOR" in line for line in lines)
     assert corpus.meta["left_out"] == {"film without a label": 1}

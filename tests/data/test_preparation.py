@@ -165,7 +165,7 @@ def test_corpus_json(tmp_path: Path) -> None:
     assert meta["studies"] == {"train": 4, "val": 2, "test": 2}
     assert meta["patients"] == {"train": 2, "val": 1, "test": 1}
     assert meta["left_out"] == {"other view": 2}
-    assert lines[0] == "toy: left out 2 rows: other view"
+    assert lines[0] == "toy: left out 2 rows: other view (first: row 10: LL)"
     left_out = pd.read_csv(tmp_path / "out" / "left_out.csv")
     assert left_out.to_dict("records")[1] == {"row": "row 11", "reason": "other view: RL"}
     other = run(Toy(toy().rows, version="2"), tmp_path / "other")
@@ -496,19 +496,12 @@ def test_bad_rows_are_found_before_any_film_is_drawn(tmp_path: Path, kind: str) 
     rows = toy(image=never).rows
     rows[3] = study(3, **{"image": never, **fields(tmp_path)})
     rows += [LeftOut("row 10 of toy.csv", "empty report"), LeftOut("row 11 of toy.csv", "empty report")]
-    with pytest.raises(UserError, match=f"toy: row 5 of toy.csv: {reason}") as error:
+    said, _, detail = reason.partition(": ")
+    match = rf"toy: 3 bad rows: 2 empty report \(first: row 10 of toy\.csv\), 1 {said} \(first: row 5 of toy\.csv"
+    with pytest.raises(UserError, match=f"{match}{detail and ': '}{detail}") as error:
         run(Toy(rows), tmp_path / "out")
-    assert str(error.value).endswith("; 2 more bad rows; mend them, or leave them out with --skip_bad_rows")
+    assert str(error.value).endswith("; mend them, or leave them out with --skip_bad_rows")
     assert not (tmp_path / "out").exists()
-
-
-def test_the_first_bad_row_is_named_and_the_others_counted(tmp_path: Path) -> None:
-    rows = [*toy().rows, *(LeftOut(f"row {n}", "empty report") for n in (20, 21, 22))]
-    with pytest.raises(UserError) as error:
-        run(Toy(rows), tmp_path / "out")
-    assert str(error.value) == (
-        "toy: row 20: empty report; 2 more bad rows; mend them, or leave them out with --skip_bad_rows"
-    )
 
 
 def test_bad_rows_are_skipped_when_asked(tmp_path: Path) -> None:
@@ -533,21 +526,27 @@ def test_bad_rows_are_skipped_when_asked(tmp_path: Path) -> None:
         "missing image file": 1,
         "unreadable image": 2,
     }
-    said = [line for line in lines if line.startswith("toy: left out row")]
-    assert len(said) == 7
-    assert f"toy: left out row 7 of toy.csv: unreadable image: cannot read image {tmp_path / 'broken.png'}" in said[2]
-    assert "box outside its image: a at 0, 0, 32, 10 in a film of 30 by 40 pixels" in said[3]
-    assert "got (4, 4, 3)" in said[5]
-    assert len(pd.read_csv(tmp_path / "out" / "left_out.csv")) == 7
+    first = "toy: left out 3 rows: box outside its image (first: row 10 of toy.csv: a at 0, 0, 32, 10 in a film of 30"
+    second = f"toy: left out 2 rows: unreadable image (first: row 7 of toy.csv: cannot read image {tmp_path}/broken.png"
+    said = [line for line in lines if "left out" in line]
+    assert said[0] == "toy: left out 1 rows: empty report (first: row 1)"
+    assert said[1] == f"toy: left out 1 rows: missing image file (first: row 3 of toy.csv: {tmp_path}/none.png)"
+    assert said[2].startswith(first)
+    assert said[3].startswith(second)
+    assert len(said) == 5
+    written = pd.read_csv(tmp_path / "out" / "left_out.csv")
+    assert len(written) == 7
+    assert "got (4, 4, 3)" in written["reason"].iloc[5]
 
 
 def test_an_unreadable_film_stops_but_costs_nothing(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    for name in ("broken.png", "other.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     drawer = Drawer(None)
     rows: list[Study | LeftOut] = [study(number, image=partial(drawer, number)) for number in range(8)]
     rows[2] = study(2, image=tmp_path / "broken.png")
-    rows[6] = study(6, image=tmp_path / "broken.png")
-    with pytest.raises(UserError, match=r"row 4 of toy\.csv: unreadable image: .*; 1 more bad row; mend them"):
+    rows[6] = study(6, image=tmp_path / "other.png")
+    with pytest.raises(UserError, match=r"2 bad rows: 2 unreadable image \(first: row 4 of toy\.csv: .*\); mend"):
         run(Toy(rows), tmp_path / "out")
     corpus = run(Toy(rows), tmp_path / "out", skip_bad_rows=True)
     assert len(corpus) == 6
@@ -566,10 +565,75 @@ def test_a_mended_film_lets_the_preparation_finish(tmp_path: Path) -> None:
     assert len(run(Toy(rows), tmp_path / "out")) == 9
 
 
-def test_two_studies_of_one_id(tmp_path: Path) -> None:
-    rows = [*toy().rows, replace(toy().rows[2], row="row 30")]
-    with pytest.raises(UserError, match=r"study 's2' is there twice: row 4 of toy\.csv and row 30"):
+def twice(folder: Path) -> list[Study | LeftOut]:
+    """Rows 2 to 9, then study s2 again and the image of s0 under another patient and under the same."""
+    Image.fromarray(film(0)).save(folder / "a.png")
+    rows = toy().rows
+    rows[0] = study(0, image=folder / "a.png")
+    again = study(2, row="row 10", view="again")
+    other = study(8, row="row 11", image=folder / "a.png", patient_id="p9", split="train")
+    return [*rows, again, other, study(9, row="row 12", image=folder / "a.png", patient_id="p0", split="train")]
+
+
+def test_what_is_listed_twice_is_a_bad_row(tmp_path: Path) -> None:
+    rows = twice(tmp_path)
+    with pytest.raises(UserError) as error:
         run(Toy(rows), tmp_path / "out")
+    assert str(error.value) == (
+        f"toy: 2 bad rows: 1 image of two patients (first: row 11: {tmp_path}/a.png is also row 2 of toy.csv, of "
+        "patient 'p0'), 1 study listed twice (first: row 10: 's2' is also row 4 of toy.csv); mend them, or leave them "
+        "out with --skip_bad_rows, or keep one of each with --duplicates first or last"
+    )
+    # a row that is bad for another reason does not take the place of a sound one
+    sound = run(Toy([study(3, image=tmp_path / "none.png"), *toy().rows]), tmp_path / "sound", skip_bad_rows=True)
+    assert sound.index["study_id"].tolist() == [f"s{n}" for n in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"skip_bad_rows": True}, [0, 1, 2, 3, 4, 5, 6, 7, 9]),
+        ({"duplicates": "first"}, [0, 1, 2, 3, 4, 5, 6, 7, 9]),
+        ({"duplicates": "last"}, [0, 1, 3, 4, 5, 6, 7, 2, 9]),
+    ],
+)
+def test_one_of_those_listed_twice_is_kept(tmp_path: Path, options: dict[str, Any], kept: list[int]) -> None:
+    rows = twice(tmp_path)
+    lines: list[str] = []
+    corpus = run(Toy(rows), tmp_path / "out", log=lines.append, **options)
+    assert corpus.index["study_id"].tolist() == [f"s{number}" for number in kept]
+    assert corpus.index["view"][kept.index(2)] == ("again" if options == {"duplicates": "last"} else "")
+    assert lines[0] == (
+        "toy: 1 rows show an image that another study of the same patient shows, such as row 2 of toy.csv and row 12: "
+        f"{tmp_path}/a.png"
+    )
+    assert corpus.meta["left_out"] == {"image of two patients": 1, "study listed twice": 1}
+    assert sum("left out 1 rows: study listed twice" in line for line in lines) == 1
+    assert len(pd.read_csv(tmp_path / "out" / "left_out.csv")) == 2
+
+
+def test_which_of_two_rows_is_kept_is_part_of_a_preparation(tmp_path: Path) -> None:
+    first = run(Toy(twice(tmp_path)), tmp_path / "out", duplicates="first")
+    assert run(Toy(twice(tmp_path)), tmp_path / "out", duplicates="first").fingerprint == first.fingerprint
+    for other in ("last", "refuse"):
+        with pytest.raises(UserError, match="already holds another prepared corpus: duplicates was 'first', now"):
+            run(Toy(twice(tmp_path)), tmp_path / "out", duplicates=other)
+    # the default is what preparations were before there was a choice
+    assert "duplicates" not in run(toy(), tmp_path / "plain").meta["settings"]
+
+
+def test_an_error_of_many_causes_is_one_bounded_line(tmp_path: Path) -> None:
+    rows = [LeftOut(f"row {n}", f"cause {n % 9}: {'long ' * 500}\nend") for n in range(90)]
+    with pytest.raises(UserError) as error:
+        run(Toy([*toy().rows, *rows]), tmp_path / "out")
+    assert len(str(error.value)) < 2500
+    assert "90 bad rows: 10 cause 0 (first: row 0: long" in str(error.value)
+    assert "3 more causes" in str(error.value)
+
+
+def test_a_name_too_long_for_a_file_is_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"row 2 of toy\.csv: missing image file: .*xxx"):
+        run(Toy([study(0, image=tmp_path / ("x" * 5000))]), tmp_path / "out")
 
 
 def test_nothing_left(tmp_path: Path) -> None:
@@ -663,7 +727,7 @@ def test_a_function_that_no_process_can_take(tmp_path: Path) -> None:
     Image.fromarray(film(0)).save(tmp_path / "film.png")
     masks = {"lung": lambda height, width: np.zeros((height, width), dtype=bool)}
     with pytest.raises(UserError, match="cannot be sent to a process"):
-        run(toy(image=tmp_path / "film.png", masks=masks), tmp_path / "masks", workers=2)
+        run(toy(image=tmp_path / "film.png", patient_id="p", split="test", masks=masks), tmp_path / "masks", workers=2)
 
 
 def test_negative_workers(tmp_path: Path) -> None:

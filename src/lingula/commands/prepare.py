@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lingula.corpora import CORPORA
 
@@ -17,6 +17,7 @@ def prepare(
     test_fraction: float = 0.1,
     split_seed: int = 0,
     skip_bad_rows: bool = False,
+    duplicates: Literal["refuse", "first", "last"] = "refuse",
     shards: str | None = None,
 ) -> None:
     """Read a corpus once into an index and memory-mapped pixels.
@@ -29,8 +30,11 @@ def prepare(
         val_fraction: share of the patients for validation, where the corpus has no split of its own.
         test_fraction: share of the patients for the test, where the corpus has no split of its own.
         split_seed: of that draw.
-        skip_bad_rows: leave out rows with a missing or unreadable film, an empty report, a box outside its film or a
-            mask of another size, one line each, instead of stopping at the first.
+        skip_bad_rows: leave out rows with a missing or unreadable image, an empty report, a box outside its image, a
+            mask of another size, or a study that an earlier row lists, instead of stopping. They are counted by cause,
+            and each is listed in `left_out.csv`.
+        duplicates: which row to keep where several list one study, or one image under several patients; `refuse` makes
+            all but the first bad rows.
         shards: also write the training and the validation split to this folder or URL (anything fsspec reaches:
             `s3://bucket/corpus`), from where `lingula pretrain --corpus` streams them. Several preparations may go to
             one URL, as the pieces of a corpus that is larger than a disk.
@@ -38,7 +42,9 @@ def prepare(
     from lingula.data.preparation import prepare as prepare_corpus
     from lingula.data.shards import write_shards
 
-    prepared = prepare_corpus(corpus, out, size, workers, val_fraction, test_fraction, split_seed, skip_bad_rows)
+    prepared = prepare_corpus(
+        corpus, out, size, workers, val_fraction, test_fraction, split_seed, skip_bad_rows, duplicates
+    )
     if shards is not None:
         write_shards(prepared, shards)
 

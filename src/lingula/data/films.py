@@ -364,7 +364,9 @@ def write_text(path: Path, text: str) -> None:
 def check_same(old: dict[str, Any], new: dict[str, Any], what: str) -> None:
     """Refuse settings other than those of a folder's preparation, naming the differences."""
     differences = [
-        f"{key} was {old.get(key)!r}, now {new[key]!r}" for key in new if key != "source" and old.get(key) != new[key]
+        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+        for key in {**new, **old}
+        if key != "source" and old.get(key) != new.get(key)
     ]
     if old.get("source") != new["source"]:
         differences.append("the source's table or the reader's arguments differ")

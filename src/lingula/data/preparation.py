@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lingula import __version__
+from lingula.data.bad_rows import Duplicates, kind_of, listed_once, log_left_out, log_shared, stop_or_log, where_of
 from lingula.data.films import Film, Films, Log, check_same, write_text
 from lingula.data.image import Geometry
 from lingula.data.prepared import FORMAT, LABEL, PreparedCorpus, read_meta
@@ -40,6 +42,7 @@ def prepare(
     test_fraction: float = 0.1,
     seed: int = 0,
     skip_bad_rows: bool = False,
+    duplicates: Duplicates = "refuse",
     log: Log = print,
 ) -> PreparedCorpus:
     """Read a corpus once: check its rows, settle its splits, decode its films, and write all of it to ``out``.
@@ -48,8 +51,9 @@ def prepare(
     hash of ``(seed, patient_id)``, so that neither the order of the rows nor the other patients matter; they are drawn
     into train and into those of val and test that the corpus gives nowhere, so that an official test set never grows.
 
-    A row is bad if its film is missing or cannot be read, if its report is empty, if a box lies outside its film, or if
-    a mask has not its film's size.
+    A row is bad if its film is missing or cannot be read, if its report is empty, if a box lies outside its film, if a
+    mask has not its film's size, or if it lists a study, or an image of another patient, that an earlier row lists.
+    Bad rows are counted by cause.
 
     A preparation that was interrupted goes on where it stopped when called again; one that is whole is opened. Whether
     bad rows are skipped does not count as a difference, and neither does the content of the films.
@@ -63,10 +67,11 @@ def prepare(
         test_fraction: share of the patients without a split that go to test.
         seed: of that draw.
         skip_bad_rows: leave bad rows out and say so, instead of stopping at them.
+        duplicates: which row to keep of those that list one study, or one image under several patients; by default the
+            later ones are bad rows.
         log: takes one line of text.
     Raises:
-        UserError: for bad rows, a patient in two splits, two studies of one id, no studies, and a
-            folder that holds another preparation.
+        UserError: for bad rows, a patient in two splits, no studies, and a folder that holds another preparation.
     """
     out = Path(out)
     if size < 1:
@@ -81,7 +86,7 @@ def prepare(
         "test_fraction": test_fraction,
         "seed": seed,
         "source": corpus.fingerprint(),
-    }
+    } | ({"duplicates": duplicates} if duplicates != "refuse" else {})
     meta = read_meta(out)
     if meta is not None:
         check_same(meta["settings"], settings, f"{out} already holds another prepared corpus")
@@ -91,7 +96,7 @@ def prepare(
 
     for remark in getattr(corpus, "remarks", ()):
         log(f"{corpus.name}: {remark}")
-    studies, left_out, official = _checked(corpus, skip_bad_rows, log)
+    studies, left_out, official = _checked(corpus, skip_bad_rows, duplicates, log)
     splits = _splits(corpus.name, studies, official, val_fraction, test_fraction, seed, log)
     _check_any(corpus.name, splits, left_out)
 
@@ -105,7 +110,7 @@ def prepare(
         reason = problems.get(position) or _box_problem(study, geometries[position])
         if reason:
             bad.append((position, LeftOut(study.row or f"study {study.study_id}", reason)))
-    _report_bad(corpus.name, [row for _, row in bad], skip_bad_rows, log)
+    stop_or_log(corpus.name, [row for _, row in bad], skip_bad_rows, log)
     left_out += [row for _, row in bad]
     broken = {position for position, _ in bad}
     keep = [position for position in range(len(studies)) if position not in broken]
@@ -146,7 +151,7 @@ def prepare(
         "stated": stated,
         "settings": settings,
         "index_sha256": _content_hash(index, boxes, masks),
-        "left_out": dict(sorted(Counter(_kind(row.reason) for row in left_out).items())),
+        "left_out": dict(sorted(Counter(kind_of(row.reason) for row in left_out).items())),
         "lingula": __version__,
     }
     write_text(out / "corpus.json", json.dumps(meta, indent=2) + "\n")
@@ -162,7 +167,9 @@ def prepare(
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
-def _checked(corpus: Corpus, skip_bad_rows: bool, log: Log) -> tuple[list[Study], list[LeftOut], set[str]]:
+def _checked(
+    corpus: Corpus, skip_bad_rows: bool, duplicates: Duplicates, log: Log
+) -> tuple[list[Study], list[LeftOut], set[str]]:
     """Everything that can be known without decoding a film: sound studies, other rows, and the splits that either has.
 
     A split whose films are all missing is still the corpus's own: none is drawn in its place.
@@ -171,25 +178,22 @@ def _checked(corpus: Corpus, skip_bad_rows: bool, log: Log) -> tuple[list[Study]
     bad: list[LeftOut] = []
     unwanted: list[LeftOut] = []
     official: set[str] = set()
-    seen: dict[str, str] = {}
     for row in corpus.studies():
         if isinstance(row, LeftOut):
             (bad if row.bad else unwanted).append(row)
             continue
-        where = row.row or f"study {row.study_id}"
-        if row.study_id in seen:
-            raise UserError(f"{corpus.name}: study '{row.study_id}' is there twice: {seen[row.study_id]} and {where}")
-        seen[row.study_id] = where
         if row.split is not None:
             official.add(row.split)
         reason = _problem(row)
         if reason:
-            bad.append(LeftOut(where, reason))
+            bad.append(LeftOut(where_of(row), reason))
         else:
             studies.append(row)
-    for kind, count in sorted(Counter(_kind(row.reason) for row in unwanted).items()):
-        log(f"{corpus.name}: left out {count} rows: {kind}")
-    _report_bad(corpus.name, bad, skip_bad_rows, log)
+    studies, twice = listed_once(studies, duplicates)
+    (bad if duplicates == "refuse" else unwanted).extend(twice)
+    log_shared(corpus.name, studies, log)
+    log_left_out(corpus.name, unwanted, log)
+    stop_or_log(corpus.name, bad, skip_bad_rows, log)
     return studies, unwanted + bad, official
 
 
@@ -197,10 +201,10 @@ def _problem(study: Study) -> str:
     """Why a study is bad, as far as that shows before its film is decoded; empty where it is sound."""
     if study.split is not None and study.split not in SPLITS:
         return f"unknown split: '{study.split}', expected one of {', '.join(SPLITS)}"
-    if isinstance(study.image, Path) and not study.image.is_file():
+    if isinstance(study.image, Path) and not os.path.isfile(study.image):  # noqa: PTH113 - no error for a long name
         return f"missing image file: {study.image}"
     for name, mask in study.masks.items():
-        if isinstance(mask, Path) and not mask.is_file():
+        if isinstance(mask, Path) and not os.path.isfile(mask):  # noqa: PTH113
             return f"missing mask file: {name}: {mask}"
     if any(not sentence.text.strip() for sentence in study.sentences):
         return "empty sentence"
@@ -236,20 +240,6 @@ def _box_problem(study: Study, geometry: Geometry) -> str:
     return ""
 
 
-def _report_bad(name: str, bad: list[LeftOut], skip_bad_rows: bool, log: Log) -> None:
-    if bad and not skip_bad_rows:
-        more = f"; {len(bad) - 1} more bad row{'s' * (len(bad) > 2)}" if len(bad) > 1 else ""
-        raise UserError(
-            f"{name}: {bad[0].row}: {bad[0].reason}{more}; mend them, or leave them out with --skip_bad_rows"
-        )
-    for row in bad:
-        log(f"{name}: left out {row.row}: {row.reason}")
-
-
-def _kind(reason: str) -> str:
-    return reason.partition(": ")[0]
-
-
 def _check_any(name: str, splits: list[str], left_out: list[LeftOut]) -> None:
     if not splits:
         raise UserError(f"{name}: no studies{_why(left_out)}")
@@ -257,7 +247,7 @@ def _check_any(name: str, splits: list[str], left_out: list[LeftOut]) -> None:
 
 def _why(left_out: list[LeftOut]) -> str:
     """``; left out: 3 missing image file, 1 lateral`` or nothing."""
-    kinds = Counter(_kind(row.reason) for row in left_out).most_common()
+    kinds = Counter(kind_of(row.reason) for row in left_out).most_common()
     return "; left out: " + ", ".join(f"{count} {kind}" for kind, count in kinds) if kinds else ""
 
 
