@@ -1,14 +1,19 @@
 """Tables, against pandas where it can say, and against what was written where it cannot."""
 
+import csv
 import gzip
 import math
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lingula.data.tables import classes_of, label_value, label_words, number, read_table
+from lingula.data.tables import classes_of, label_value, label_words, number, read_any_table, read_table
 from lingula.registry import UserError
 
 TEXT = 'image , report,n\na.png,"First line.\nSecond, ""quoted"" line.",1\n\n b.png , None ,\n'
@@ -237,3 +242,177 @@ def test_columns_that_nobody_wants_are_not_kept(tmp_path, kind):
     assert table.rows == [["1", "a"], ["0", "b"]]
     with pytest.raises(UserError, match="has no column 'lable'; did you mean 'label'"):
         read_table(path, ["lable"])
+
+
+# As any program wrote it ----------------------------------------------------------------------------------------------
+
+
+def said(path, **options):
+    return read_any_table(path, ["file", "patient", "report"], **options).remarks
+
+
+REPORT = "Small effusion, left; none | right.\tNormal."
+PROGRAMS = {  # how pandas writes what other programs write
+    "excel in the US": (".csv", {}, []),
+    "excel in Europe": (
+        ".csv",
+        {"sep": ";", "encoding": "cp1252"},
+        ["t.csv is not UTF-8 and is read as cp1252 (Größe)"],
+    ),
+    "excel, UTF-8": (".csv", {"sep": ";", "encoding": "utf-8-sig", "lineterminator": "\r\n"}, []),
+    "excel, Unicode text": (".txt", {"sep": "\t", "encoding": "utf-16"}, ["t.txt is not UTF-8 and is read as utf-16"]),
+    "every cell quoted": (".csv", {"sep": ";", "quoting": csv.QUOTE_ALL}, []),
+    "tabs in a .csv": (".csv", {"sep": "\t"}, []),
+    "commas in a .tsv": (".tsv", {"sep": ","}, []),
+    "pipes": (".txt", {"sep": "|"}, []),
+    "old Mac": (".csv", {"sep": ";", "encoding": "mac_roman", "lineterminator": "\r"}, ["read as mac_roman (Größe)"]),
+    "spark": (".csv", {"doublequote": False, "escapechar": "\\"}, ["t.csv escapes quotes by a backslash; 4 were"]),
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_other_programs_write(tmp_path, program, packed):
+    ending, options, remarks = PROGRAMS[program]
+    frame = pd.DataFrame(
+        {
+            "file": ["sub\\0000.png", "b.png"] if program != "spark" else ["a.png", "b.png"],
+            "patient": ["007", "None"],
+            "report": [f'{REPORT} The "veil" sign, "again".', f"Two lines\nof {REPORT} Größe"],
+        }
+    )
+    path = tmp_path / f"t{ending}{'.gz' if packed else ''}"
+    frame.to_csv(path, index=False, **options)
+    table = read_any_table(path, ["file", "patient", "report"])
+    assert [row for _, row in table] == frame.to_dict("records")
+    assert [where for where, _ in table] == [f"row 2 of t{ending}", f"row 3 of t{ending}"]
+    separator, default = options.get("sep", ","), "\t" if ending == ".tsv" else ","
+    shown = "tab" if separator == "\t" else f"'{separator}'"
+    remarks = remarks + ([f"the columns of t{ending} are separated by {shown}"] if separator != default else [])
+    assert len(table.remarks) == len(remarks)
+    for line, part in zip(sorted(table.remarks), sorted(remarks), strict=True):
+        assert part in line
+
+
+CELL = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+WIDE = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    cells=st.lists(st.tuples(CELL, CELL), min_size=1, max_size=6),
+    delimiter=st.sampled_from(",;\t|"),
+    encoding=st.sampled_from(WIDE),
+    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    ending=st.sampled_from([".csv", ".tsv", ".txt", ".csv.gz"]),
+)
+def test_any_table_is_read_as_it_was_written(cells, delimiter, encoding, quoting, end, ending):
+    if end != "\r\n":
+        quoting = csv.QUOTE_ALL  # else the standard library leaves the other end of a line bare in a cell
+    rows = [(f"{place}.png", *row) for place, row in enumerate(cells)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"t{ending}"
+        with (gzip.open if ending.endswith(".gz") else open)(path, "wt", encoding=encoding, newline="") as file:
+            writer = csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator=end)
+            writer.writerows([("image", "the report", "n"), *rows])
+        table = read_any_table(path, ["image", "n"])
+    assert table.columns == ["image", "the report", "n"]
+    assert table.rows == [[cell.strip() for cell in row] for row in rows]
+
+
+def test_options_override_what_is_found(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes("file,x;report\nä,1;é\n".encode("cp1250"))
+    assert read_any_table(path, ["file", "report"], delimiter=";", encoding="cp1250").rows == [["ä,1", "é"]]
+    assert read_any_table(path, ["x;report"], delimiter="comma", encoding="cp1252").rows == [["ä", "1;é"]]
+    with pytest.raises(UserError, match=r"could be separated by ',' .* or by ';' .*; give --delimiter"):
+        read_any_table(path, ["name"])
+    with pytest.raises(UserError, match=r"t\.csv is not in UTF-8: line 2 has 0xe4"):
+        read_any_table(path, delimiter=";", encoding="utf-8")
+    for option in ("delimiter", "encoding"):
+        for name in ("t.xlsx", "t.parquet"):
+            with pytest.raises(UserError, match=rf"--{option} is for \.csv, \.tsv and \.txt, not for {name}"):
+                read_any_table(tmp_path / name, **{option: ";"})
+    with pytest.raises(UserError, match=r"--sheet is for \.xlsx, .*, not for t\.csv"):
+        read_any_table(path, sheet="one")
+
+
+def test_the_delimiter_that_excel_states(tmp_path):
+    path = tmp_path / "t.csv"
+    for line, end in (("sep=;", "\n"), ('"sep=;"', "\r\n")):
+        path.write_text(f"{line}{end}file;a,b,c{end}x,y;1,2,3{end}", newline="")
+        table = read_any_table(path, ["a", "b"])
+        assert list(table) == [("row 3 of t.csv", {"file": "x,y", "a,b,c": "1,2,3"})]
+        assert table.remarks == []
+
+
+def test_quotes_escaped_by_a_backslash(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(r"""file,report
+p1\a.png,"the so-called \"veil\" sign"
+"p1\b.png","\"x\", \"y\""
+""")
+    table = read_any_table(path, ["file"])
+    assert table.rows == [[r"p1\a.png", 'the so-called "veil" sign'], [r"p1\b.png", '"x", "y"']]
+    assert table.remarks == ["t.csv escapes quotes by a backslash; 6 were read as quotes, the first in line 2"]
+    hint = r"row 2: ',' expected after '\"'; a quote inside a quoted cell must be doubled"
+    for text in ('a,b\n1,"x "y" z"\n', 'a,b\n1,"x \\"y\\" z\n'):  # without a backslash, and not closed
+        path.write_text(text)
+        with pytest.raises(UserError, match=hint):
+            read_any_table(path)
+    with pytest.raises(UserError, match="must be doubled"):
+        read_table(path)
+
+
+def test_rows_are_named_by_their_lines_whatever_the_encoding(tmp_path):
+    text = 'file;report\r\n\r\na;"x\r\n\r\ny"\r\nb;é\r\nc\r\n'
+    for encoding in (*WIDE, "cp1252"):
+        (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+        with pytest.raises(UserError, match=r"row 7 of t\.csv: expected 2 cells as in the header, got 1"):
+            read_any_table(tmp_path / "t.csv", ["file"])
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "hint"),
+    [
+        ("File,report\n", "file", "; did you mean 'File'\\?"),
+        ("IMAGE PATH,report\n", "image path", "; did you mean 'IMAGE PATH'\\?"),
+        ("Ro\u0308ntgen,x\n", "röntgen", "; did you mean 'Röntgen'\\?"),
+        ("file;patient;report\n", "file", "; is it separated by ';'\\?"),
+        ("file\tpatient\n", "file", "; is it separated by tab\\?"),
+        ("file|size,x;y,z\n", "file", r"; is it separated by '\|'\?"),
+    ],
+)
+def test_what_a_missing_column_may_be(tmp_path, text, column, hint):
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=f"has no column '{column}'{hint}; its columns: "):
+        read_any_table(tmp_path / "t.csv", delimiter=",").require(column)
+
+
+def test_columns_without_a_name_may_be_several(tmp_path):
+    (tmp_path / "t.csv").write_text(",image,,x\n0,a.png,u,1\n")
+    table = read_any_table(tmp_path / "t.csv", ["image"])
+    table.require("image", "x")
+    assert [row["image"] for _, row in table] == ["a.png"]
+    with pytest.raises(UserError, match=r"its columns: \(unnamed\), image, \(unnamed\), x"):
+        table.require("y")
+
+
+def test_a_name_of_a_column_is_composed(tmp_path):
+    (tmp_path / "t.csv").write_text("Ro\u0308ntgen\na\n", encoding="utf-8")
+    read_any_table(tmp_path / "t.csv").require("Röntgen")
+
+
+def test_kinds_of_files_that_are_not_read(tmp_path):
+    with pytest.raises(UserError, match=r"t\.json: expected \.csv, \.tsv, \.txt, \.xlsx, .*\.ods or \.parquet"):
+        read_any_table(tmp_path / "t.json")
+    for name in ("none.csv", "none.txt.gz", "none.parquet"):
+        with pytest.raises(UserError, match=f"no table at .*{name}"):
+            read_any_table(tmp_path / name)
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(TEXT.encode() * 100)[:40])
+    with pytest.raises(UserError, match=r"cannot read table .*cut\.csv\.gz"):
+        read_any_table(tmp_path / "cut.csv.gz")
+    (tmp_path / "empty.csv").write_bytes(b"")
+    with pytest.raises(UserError, match=r"empty\.csv is empty"):
+        read_any_table(tmp_path / "empty.csv").require("image")

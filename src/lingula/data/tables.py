@@ -1,20 +1,22 @@
-"""Tables of text cells: CSV, TSV (also gzipped) and Parquet, their rows named for messages. Floor 2."""
+"""Tables of text cells: CSV, TSV (also gzipped), Parquet and spreadsheets, their rows named for messages. Floor 2."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import gzip
-import io
 import math
 import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
 
+from lingula.data.delimiters import NAMES, find_delimiter, known_delimiter, shown, stated_delimiter
+from lingula.data.encodings import UTF8, find_encoding, known_encoding, text_lines
+from lingula.data.sheets import ENDINGS, cell_text, read_sheet
 from lingula.registry import UserError, nearest
 
 LABEL_VALUES = (0.0, 1.0, -1.0)
@@ -29,20 +31,24 @@ _LABEL_WORDS = {  # in any case; true and false also as Excel writes them in oth
     -1.0: "uncertain equivocal indeterminate",
 }
 _LABEL_OF = {word: value for value, words in _LABEL_WORDS.items() for word in words.split()}
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ","}  # what an ending stands for
+HEAD = 2000  # lines that are looked at to find the delimiter
 
 
 @dataclass
 class Table:
     """Cells as stripped text, empty where missing; ``numbers`` say where the rows stand in their file.
 
-    A row of a CSV or TSV is named by the line on which it starts (the header is line 1), a row of a Parquet file by its
-    position from 1.
+    A row of a text file is named by the line on which it starts (the header is line 1), a row of a spreadsheet by its
+    number there, a row of a Parquet file by its position from 1. ``remarks`` are lines for the log on how the file was
+    read.
     """
 
     name: str
     columns: list[str]
     rows: list[list[str]]
     numbers: list[int]
+    remarks: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,32 +78,96 @@ class Table:
             raise UserError(f"{self.name} is empty")
         for column in columns:
             if column not in self.columns:
-                hint = nearest(column, self.columns)
-                there = ", ".join(self.columns)
-                raise UserError(f"{self.name} has no column '{column}'{hint}; its columns: {there}")
-        twice = [column for column, count in Counter(self.columns).items() if count > 1]
+                there = ", ".join(name or "(unnamed)" for name in self.columns)
+                raise UserError(
+                    f"{self.name} has no column '{column}'{self._hint(column)}; its columns: {_cut(there, 400)}"
+                )
+        twice = [column for column, count in Counter(self.columns).items() if count > 1 and column]
         if twice:
             raise UserError(f"{self.name} has the column '{twice[0]}' twice")
         return [self.columns.index(column) for column in columns]
 
+    def _hint(self, column: str) -> str:
+        """What may be meant by a column that is missing."""
+        same = [name for name in self.columns if _plain(name) == _plain(column)]
+        if same:
+            return f"; did you mean '{same[0]}'?"
+        pieces = {
+            delimiter: [_plain(piece) for name in self.columns if delimiter in name for piece in name.split(delimiter)]
+            for delimiter in NAMES
+        }
+        separates = [delimiter for delimiter in NAMES if _plain(column) in pieces[delimiter]]
+        if len(self.columns) == 1:
+            separates += [delimiter for delimiter in NAMES if pieces[delimiter]]
+        if separates:
+            return f"; is it separated by {shown(separates[0])}?"
+        return nearest(column, self.columns)
+
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> Table:
-    """Read a table; a byte order mark, spaces around cells, empty lines and empty cells at the end are dropped.
+    """Read a table as its publisher wrote it: UTF-8, commas in a .csv, tabs in a .tsv.
+
+    A byte order mark, spaces around cells, empty lines and empty cells at the end are dropped.
 
     Args:
-        path: of the table.
+        path: file of the table, .csv, .tsv, either with .gz, or .parquet.
         columns: keep no others, which saves the memory of those; all if empty.
     Raises:
         UserError: if the file is missing, of another kind, not UTF-8, lacks one of the columns, or has a row of more or
             fewer cells than columns.
     """
-    name = path.name.removesuffix(".gz")
-    suffix = Path(name).suffix.lower()
+    name, suffix = _name(path)
     if suffix == ".parquet":
         return _only(_read_parquet(path), columns)
     if suffix not in (".csv", ".tsv"):
         raise UserError(f"cannot read table {path}: expected .csv, .tsv or .parquet")
-    return _read_csv(path, name, "," if suffix == ".csv" else "\t", columns)
+    with _readable(path):
+        try:
+            return _of_rows(name, _csv_rows(text_lines(path, UTF8), DELIMITERS[suffix]), columns)
+        except _Malformed as err:
+            raise err.said(path) from err
+
+
+def read_any_table(
+    path: Path,
+    wanted: Sequence[str] = (),
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    sheet: str | None = None,
+) -> Table:
+    """Read a table as any program wrote it; what had to be found out stands in the table's ``remarks``.
+
+    Text (.csv, .tsv, .txt, each also with .gz): the encoding is found from the whole file
+    (:func:`lingula.data.encodings.find_encoding`), the delimiter from its first rows
+    (:func:`lingula.data.delimiters.find_delimiter`), Excel's line ``sep=;`` is understood, and quotes inside a cell may
+    be doubled or escaped by a backslash. Of a spreadsheet (.xlsx, .xlsm, .xlsb, .xls, .ods), one sheet is read. The
+    first row that is not empty is the header.
+
+    Args:
+        path: file of the table.
+        wanted: columns that the table should have; they help to find the delimiter, and are not demanded.
+        delimiter: of a text file; found if None.
+        encoding: of a text file; found if None.
+        sheet: name of the sheet of a spreadsheet; the first that is not empty if None.
+    Raises:
+        UserError: if the file is missing, of another kind or broken, if its delimiter or encoding remains unclear, or
+            if a row has more or fewer cells than columns.
+    """
+    name, suffix = _name(path)
+    kind = "text" if suffix in DELIMITERS else "spreadsheet" if suffix in ENDINGS else suffix
+    for option, value, of in (("delimiter", delimiter, "text"), ("encoding", encoding, "text")):
+        if value is not None and kind != of:
+            raise UserError(f"--{option} is for .csv, .tsv and .txt, not for {path.name}")
+    if sheet is not None and kind != "spreadsheet":
+        raise UserError(f"--sheet is for {', '.join(ENDINGS)}, not for {path.name}")
+    if kind == "spreadsheet":
+        return _read_sheet(path, sheet)
+    if kind == ".parquet":
+        return _read_parquet(path)
+    if kind != "text":
+        raise UserError(f"cannot read table {path}: expected {', '.join([*DELIMITERS, *ENDINGS])} or .parquet")
+    with _readable(path):
+        return _read_text(path, name, suffix, wanted, delimiter, encoding)
 
 
 def label_value(written: str, where: str, column: str) -> float:
@@ -165,35 +235,113 @@ def number(written: str, where: str, column: str) -> float:
     return value
 
 
-def _read_csv(path: Path, name: str, separator: str, columns: Sequence[str]) -> Table:
-    """The standard library's reader knows the line of every row, and takes "None" for a word."""
-    csv.field_size_limit(1 << 27)  # characters of one cell; the default refuses long reports and masks
-    table = Table(name, [], [], [])
-    start = 1
-    places: list[int] = []  # of the columns that are kept
+def _name(path: Path) -> tuple[str, str]:
+    """A table's name for messages, and its ending."""
+    name = path.name.removesuffix(".gz")
+    return name, Path(name).suffix.lower()
+
+
+def _read_text(
+    path: Path, name: str, suffix: str, wanted: Sequence[str], delimiter: str | None, encoding: str | None
+) -> Table:
+    remarks = []
+    if encoding is None:
+        found = find_encoding(path)
+        encoding = found.name
+        if encoding != UTF8:
+            words = f" ({', '.join(found.words)})" if found.words else ""
+            remarks.append(f"{name} is not UTF-8 and is read as {encoding}{words}; --encoding chooses another")
+    else:
+        encoding = known_encoding(encoding)
+    lines = text_lines(path, encoding)
+    head = list(islice(lines, HEAD))
+    stated = stated_delimiter(head[0]) if head else None
+    if delimiter is not None:
+        separator = known_delimiter(delimiter)
+    elif stated:
+        separator = stated
+    else:
+        cut = next(lines, None) is not None
+        separator = find_delimiter(head, wanted, DELIMITERS[suffix], name, cut)
+        if separator != DELIMITERS[suffix]:
+            remarks.append(f"the columns of {name} are separated by {shown(separator)}")
+
+    def read(mend: Callable[[Iterable[str]], Iterator[str]] = iter) -> Table:
+        rows = _csv_rows(mend(text_lines(path, encoding)), separator)
+        return _of_rows(name, islice(rows, 1, None) if stated else rows)
+
     try:
-        with _open(path) as file:
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            for cells in reader:
-                cells = [cell.strip() for cell in cells]
-                while len(cells) > len(table.columns) and not cells[-1]:
-                    cells.pop()  # empty cells at the end, as spreadsheets write them
-                if not table.columns:
-                    table.columns = cells
-                    places = table.places(columns) if columns else list(range(len(cells)))
-                elif any(cells):
-                    if len(cells) != len(table.columns):
-                        expected = f"expected {len(table.columns)} cells as in the header, got {len(cells)}"
-                        raise UserError(f"row {start} of {name}: {expected}")
-                    table.rows.append([cells[place] for place in places])
-                    table.numbers.append(start)
-                start = reader.line_num + 1
-    except FileNotFoundError as err:
-        raise UserError(f"no table at {path}") from err
-    except UnicodeDecodeError as err:
-        raise UserError(f"cannot read table {path}: {err}; save it as UTF-8") from err
-    except (OSError, EOFError, zlib.error, csv.Error) as err:
-        raise UserError(f"cannot read table {path}: row {start}: {err}") from err
+        table = read()
+    except _Malformed as err:
+        escapes = _Escapes()
+        try:
+            table = read(escapes)
+        except (UserError, _Malformed):
+            raise err.said(path) from err
+        if not escapes.count:
+            raise err.said(path) from err
+        remarks.append(
+            f"{name} escapes quotes by a backslash; {escapes.count:,} were read as quotes, the first in line "
+            f"{escapes.first}"
+        )
+    table.remarks = remarks
+    return table
+
+
+class _Malformed(Exception):
+    """What the standard library's reader refused, and in which row."""
+
+    def __init__(self, start: int, error: csv.Error) -> None:
+        super().__init__(f"row {start}: {error}")
+
+    def said(self, path: Path) -> UserError:
+        return UserError(f"cannot read table {path}: {self}; a quote inside a quoted cell must be doubled")
+
+
+class _Escapes:
+    r"""Lines in which ``\"`` becomes ``""``, as the standard has it; other backslashes, as in paths, stay."""
+
+    def __init__(self) -> None:
+        self.count = self.first = 0
+
+    def __call__(self, lines: Iterable[str]) -> Iterator[str]:
+        for number, line in enumerate(lines, start=1):
+            mended, count = re.subn(r'\\"', '""', line)
+            self.count += count
+            self.first = self.first or (number if count else 0)
+            yield mended
+
+
+def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each row starts, and its cells. The standard library's reader takes "None" for a word."""
+    csv.field_size_limit(1 << 27)  # characters of one cell; the default refuses long reports and masks
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    start = 1
+    try:
+        for cells in reader:
+            yield start, [cell.strip() for cell in cells]
+            start = reader.line_num + 1
+    except csv.Error as err:
+        raise _Malformed(start, err) from err
+
+
+def _of_rows(name: str, rows: Iterable[tuple[int, list[str]]], columns: Sequence[str] = ()) -> Table:
+    """A table of numbered rows, of which the first that is not empty is the header."""
+    table = Table(name, [], [], [])
+    places: list[int] = []  # of the columns that are kept
+    for number, cells in rows:
+        while len(cells) > len(table.columns) and not cells[-1]:
+            cells.pop()  # empty cells at the end, as spreadsheets write them
+        if not table.columns:
+            table.columns = [unicodedata.normalize("NFC", cell) for cell in cells]
+            places = table.places(columns) if columns else list(range(len(cells)))
+        elif any(cells):
+            if len(cells) != len(table.columns):
+                expected = f"expected {len(table.columns)} cells as in the header, got {len(cells)}"
+                hint = "; is row 1 a title? the header must come first" if len(table.columns) == 1 else ""
+                raise UserError(f"row {number} of {name}: {expected}{hint}")
+            table.rows.append([cells[place] for place in places])
+            table.numbers.append(number)
     table.columns = [table.columns[place] for place in places]
     return table
 
@@ -207,10 +355,23 @@ def _only(table: Table, columns: Sequence[str]) -> Table:
     return Table(table.name, list(columns), rows, table.numbers)
 
 
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """A file that is missing or broken, as an error that the user can mend."""
+    try:
+        yield
+    except FileNotFoundError as err:
+        raise UserError(f"no table at {path}") from err
+    except (OSError, EOFError, zlib.error) as err:
+        raise UserError(f"cannot read table {path}: {err}") from err
+
+
+def _read_sheet(path: Path, sheet: str | None) -> Table:
+    found = read_sheet(path, sheet)
+    name = f"sheet '{found.name}' of {path.name}" if sheet or found.others else path.name
+    table = _of_rows(name, found.cells())
+    table.remarks = found.remarks
+    return table
 
 
 def _read_parquet(path: Path) -> Table:
@@ -222,18 +383,16 @@ def _read_parquet(path: Path) -> Table:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as err:
         raise UserError(f"cannot read table {path}: {err}") from err
-    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
+    rows = [[cell_text(value) for value in row] for row in table.itertuples(index=False, name=None)]
     return Table(path.name, [str(column) for column in table.columns], rows, list(range(1, len(rows) + 1)))
 
 
-def _cell(value: Any) -> str:
-    """One cell as text: 3.0 as "3", what is missing as the empty string."""
-    if isinstance(value, str):
-        return value.strip()
-    if value is None or str(value) in ("nan", "NaT", "<NA>"):
-        return ""
-    whole = not isinstance(value, bool) and hasattr(value, "is_integer") and value.is_integer()
-    return str(int(value) if whole else value).strip()
+def _plain(column: str) -> str:
+    return unicodedata.normalize("NFC", column).strip().casefold()
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]} ..."
 
 
 def classes_of(table: Table, column: str) -> tuple[dict[str, str], list[str]]:
