@@ -116,7 +116,8 @@ def test_ids_and_suffixes(folder: Path) -> None:
         ("x", "x", folder / "a.png"),
         ("y", "y", folder / "b.png"),
     ]
-    assert reader(folder, "ids.csv").remarks == ["no patient_column given: each row counts as its own patient"]
+    alone = reader(folder, "ids.csv", image_column="id", image_suffix=".png")
+    assert alone.remarks == ["no patient_column given: each row counts as its own patient"]
     assert reader(folder, patient_column="patient").remarks == []
 
 
@@ -209,14 +210,14 @@ def test_files_that_are_not_there_or_not_tables(folder: Path) -> None:
     with pytest.raises(UserError, match=r"no table at .*none\.parquet"):
         read(folder, "none.parquet")
     (folder / "t.xlsx").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"expected \.csv, \.tsv or \.parquet"):
+    with pytest.raises(UserError, match=r"cannot read table .*t\.xlsx"):
         read(folder, "t.xlsx")
     (folder / "t.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="cannot read table"):
         read(folder, "t.parquet")
     (folder / "latin.csv").write_bytes("image,b\na.png,é\n".encode("latin-1"))
     with pytest.raises(UserError, match="save it as UTF-8"):
-        read(folder, "latin.csv")
+        read(folder, "latin.csv", encoding="utf-8")
     with pytest.raises(UserError, match="no folder of images"):
         list(CsvTable(folder / "none", folder / "reports.csv").studies())
 
@@ -277,6 +278,137 @@ def test_importing_the_reader_imports_no_pandas() -> None:
     heavy = "pandas", "torch", "cv2", "PIL"
     code = f"import sys, lingula.corpora.csv_table; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# Names of files -------------------------------------------------------------------------------------------------------
+
+
+def images(folder: Path, *names: str) -> Path:
+    """A folder of images of these names."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 10), 50, np.uint8)).save(folder / name, format="PNG")
+    return folder
+
+
+def listing(folder: Path, *rows: str) -> str:
+    (folder / "t.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return "t.csv"
+
+
+def test_images_are_found_under_other_names_and_that_is_counted(folder: Path) -> None:
+    root = images(folder / "root", "p1/a.png", "p1/b.png", "Ro\u0308ntgen.png", "deep/er/C.PNG", "plain.png")
+    names = ("p1\\a.png", "p1\\b.png", "R\u00f6ntgen.png", "c", "plain.png")
+    table = CsvTable(root, folder / listing(folder, "image,patient", *(f"{name},p" for name in names)))
+    rows = [row for row in table.studies() if isinstance(row, Study)]
+    assert [row.image for row in rows] == [
+        root / name for name in ("p1/a.png", "p1/b.png", "Ro\u0308ntgen.png", "deep/er/C.PNG", "plain.png")
+    ]
+    assert [row.study_id for row in rows] == list(names)  # as the table has them
+    assert table.remarks[1:] == [
+        "4 of 5 names of files are not written as the files are, and were matched: 2 by turning backslashes into "
+        "slashes ('p1\\a.png' is p1/a.png); 1 by changing the Unicode form ('R\u00f6ntgen.png' is Ro\u0308ntgen.png); "
+        "1 by adding the ending and changing the letter case and searching subfolders ('c' is deep/er/C.PNG)"
+    ]
+    assert reader(folder).remarks == ["no patient_column given: each row counts as its own patient"]
+
+
+def test_names_that_fit_several_images_or_only_another(folder: Path) -> None:
+    root = images(folder / "root", "p1/a.png", "p2/a.png", "p1/b.png")
+    rows = list(CsvTable(root, folder / listing(folder, "image", "a", "b.jpg", "p2/b.png", "c.png")).studies())
+    assert rows[:3] == [
+        LeftOut("row 2 of t.csv", "ambiguous image file: 'a' could be 'p1/a.png' or 'p2/a.png'"),
+        LeftOut("row 3 of t.csv", f"missing image file: {root}/b.jpg, but 'p1/b.png' is there"),
+        LeftOut("row 4 of t.csv", f"missing image file: {root}/p2/b.png, but 'p1/b.png' is there"),
+    ]
+    assert isinstance(rows[3], Study)  # prepare says that it is missing
+
+
+def test_one_image_under_two_names_is_one_study(folder: Path) -> None:
+    name = listing(folder, "image,patient", "a.png,p1", "a,p1", "A.PNG,p1")
+    assert [row.study_id for row in read(folder, name, patient_column="patient") if isinstance(row, Study)] == [
+        "a.png"
+    ] * 3
+    with pytest.raises(
+        UserError, match=r"2 bad rows: 2 study listed twice \(first: row 3 of t\.csv: 'a\.png' is also row 2"
+    ):
+        prepare(reader(folder, name), folder / "out", size=16, workers=0, log=lambda _: None)
+
+
+def test_a_mask_is_not_taken_for_its_image(folder: Path) -> None:
+    root = images(folder / "root", "a.png", "masks/b.png", "own/c.png")
+    name = listing(folder, "image,lung", "a,masks\\b.png", "b,masks\\b.png", "c,")
+    table = CsvTable(root, folder / name, mask_columns=["lung"], mask_folders={"heart": root / "own"})
+    first, second, third = table.studies()
+    assert isinstance(first, Study)
+    assert isinstance(second, Study)
+    assert isinstance(third, Study)
+    assert (first.image, first.masks) == (root / "a.png", {"lung": root / "masks" / "b.png"})
+    assert (second.image, third.image) == (root / "b", root / "c")  # both missing
+    assert third.masks == {"heart": root / "own" / "c.png"}
+
+
+def test_masks_and_boxes_follow_the_image_and_not_its_name(folder: Path) -> None:
+    root = images(folder / "root", "p1/a.png", "p2/Ro\u0308.png", "p3/c.png", "m/M1.png")
+    own = images(folder / "own", "p1/a.tif", "p2/R\u00f6.bmp")
+    sides = [1.0, 2.0, 3.0, 4.0]
+    boxes = coco(folder / "b.json", ["p1\\A.PNG", "c.png", "R\u00f6"], [("p1\\A.PNG", "tube", sides)])
+    table = CsvTable(
+        root,
+        folder / listing(folder, "image,other", "a,m\\m1", "p2\\R\u00f6.png,x", "c,"),
+        mask_columns=["other"],
+        mask_folders={"lung": own},
+        boxes=boxes,
+    )
+    rows = list(table.studies())
+    assert rows[1] == Study(
+        study_id="p2\\R\u00f6.png",
+        patient_id="p2\\R\u00f6.png",
+        image=root / "p2" / "Ro\u0308.png",
+        annotated=("nodule", "tube"),
+        masks={"other": root / "x", "lung": own / "p2" / "R\u00f6.bmp"},
+        row="row 3 of t.csv",
+    )
+    first, third = rows[0], rows[2]
+    assert isinstance(first, Study)
+    assert isinstance(third, Study)
+    assert first.boxes == (Box("tube", 1, 2, 4, 6),)
+    assert first.masks == {"other": root / "m" / "M1.png", "lung": own / "p1" / "a.tif"}
+    assert third.annotated == ("nodule", "tube")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["s.png"], r"image 's\.png' of b\.json could be 'p1/s\.png' or 'p2/s\.png'"),
+        (["p1/s.png", "p1\\s.png"], r"'p1/s\.png' and 'p1\\s\.png' of b\.json are the same image, p1/s\.png"),
+        (["p3/s.png"], r"none of the 1 images of b\.json belongs to a film of the table"),
+    ],
+)
+def test_boxes_of_an_unclear_image_are_refused(folder: Path, names: list[str], message: str) -> None:
+    table = listing(folder, "image", "p1/s.png", "p2/s.png")
+    with pytest.raises(UserError, match=message):
+        read(folder, table, boxes=coco(folder / "b.json", names, []))
+
+
+def test_the_format_of_the_table_is_given_or_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "t.txt").write_bytes("image|größe;x\na.png|1;0\n".encode("cp1252"))
+    out = folder / "out"
+    words = ["prepare", "csv", "--images", str(folder), "--table", str(folder / "t.txt"), "--size", "20"]
+    main([*words, "--workers", "0", "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert "t.txt is not UTF-8 and is read as cp1252 (größe); --encoding chooses another" in printed
+    assert "the columns of t.txt are separated by '|'" in printed
+    for options in (["--delimiter", ";"], ["--delimiter", "tab"], ["--encoding", "utf-16"], ["--sheet", "x"]):
+        with pytest.raises(SystemExit):
+            main([*words, "--out", str(folder / "other"), *options])
+    printed = capsys.readouterr().err
+    assert printed.count("t.txt has no column 'image'; is it separated by '|'?; its columns: image|größe") == 2
+    assert "t.txt is not in utf-16" in printed
+    assert "--sheet is for .xlsx" in printed
+    given = reader(folder, "t.txt", delimiter="|", encoding="cp1252")
+    assert given.fingerprint() != reader(folder, "t.txt").fingerprint()
+    assert given.remarks == ["no patient_column given: each row counts as its own patient"]
 
 
 # Masks and boxes ------------------------------------------------------------------------------------------------------
@@ -455,7 +587,7 @@ def test_covid_cxr(tmp_path: Path, columns: list[str], with_text: int) -> None:
     """Counts of images, splits and texts as the corpus's own description states them."""
     folder = real("covid_cxr")
     table = CsvTable(folder, folder / "reports.csv", section_columns=columns, view_column="view", **COMMON)
-    with pytest.raises(UserError, match=r"csv_table: row \d+ of reports\.csv: empty report: nothing to read in column"):
+    with pytest.raises(UserError, match=rf": {295 - with_text} bad rows: \d+ empty report \(first: row \d+ of"):
         prepare(table, tmp_path / "out", size=64, workers=0, log=lambda _: None)
     corpus = prepare(table, tmp_path / "out", size=64, workers=0, skip_bad_rows=True, log=lambda _: None)
     assert corpus.meta["left_out"]["empty report"] == 295 - with_text

@@ -1,4 +1,4 @@
-"""Any table of films: CSV, TSV or Parquet, one row a film, with reports, labels, masks and boxes where there are some.
+"""Any table of images, one row an image, with reports, labels, masks and boxes where there are some.
 
 URL and licence: those of your data; name them with ``name`` and ``licence``, they are written into the prepared corpus.
 
@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lingula.data.coco import CocoBoxes, read_coco
+from lingula.data.annotations import boxes_by_film, masks_by_film, unused_line
+from lingula.data.coco import CocoBoxes
+from lingula.data.paths import Folder, Match, listed
 from lingula.data.study import LeftOut, Mask, Sentence, Study
-from lingula.data.tables import Table, classes_of, label_value, label_words, read_table
+from lingula.data.tables import Table, classes_of, label_value, label_words, read_any_table
 from lingula.registry import UserError
 
 SPLIT_NAMES = {
@@ -39,14 +42,19 @@ class CsvTable:
     """A table with a column of image files, and reports, labels, masks, boxes, patients and splits where it has them.
 
     Rows without an image file or with an empty report are bad rows; films of other views, and reports of fewer than
-    three tokens, are left out as not wanted. Messages name a row of a CSV or TSV by the line on which it starts (the
-    header is line 1), and a row of a Parquet file by its position from 1.
+    three tokens, are left out as not wanted. Messages name a row of a text file by the line on which it starts (the
+    header is line 1), a row of a spreadsheet by its number there, and a row of a Parquet file by its position from 1.
+
+    Files are found although the table spells them otherwise: with backslashes, in another letter case or Unicode form,
+    without their ending or without their folders. A remark says how many, and a name that fits several files is a bad
+    row.
 
     Args:
         images: folder that the image column's paths start from.
-        table: the table; .csv, .tsv or .parquet.
+        table: the table; .csv, .tsv or .txt (each also with .gz), .xlsx, .xls, .ods or .parquet.
         image_column: column of image files, JPEG, PNG or DICOM.
-        image_suffix: added to every value of the image column, where that holds ids only, such as ".jpg".
+        image_suffix: added to every value of the image column, where that holds ids only, such as ".jpg". Where it is
+            not given, ids are looked up with any ending.
         report_column: column of whole reports with headings; findings and impression are read.
         section_columns: columns of report sections already separate, such as findings and impression, in their order.
         study_column: column that identifies a row; the image column if not given.
@@ -65,6 +73,9 @@ class CsvTable:
         boxes: COCO JSON of boxes in pixels of the films; its ``file_name`` is the film's path below ``images``. For an
             image that it lists, annotators looked for all of its categories; for the others, for none.
         require_report: False keeps films whose report is empty or too short, without it.
+        delimiter: character between the columns of a text file, or `tab`; found from its first rows if not given.
+        encoding: encoding of a text file, such as `cp1252`; found from the whole file if not given.
+        sheet: sheet of a spreadsheet; the first that is not empty if not given.
         name: what to call the corpus.
         licence: of the data.
     """
@@ -86,6 +97,9 @@ class CsvTable:
     mask_folders: dict[str, Path] = field(default_factory=dict)
     boxes: Path | None = None
     require_report: bool = True
+    delimiter: str | None = None
+    encoding: str | None = None
+    sheet: str | None = None
     name: str = "csv_table"
     licence: str = "not stated"
 
@@ -95,6 +109,9 @@ class CsvTable:
         self.mask_folders = {name: Path(folder).resolve() for name, folder in self.mask_folders.items()}
         self.boxes = Path(self.boxes) if self.boxes else None
         self._read: Table | None = None
+        self._files: dict[str, Match] | None = None  # by name, of those that are not paths as they stand
+        self._names: dict[str, str] = {}  # the first name of each image, by its path
+        self._asked = 0  # names of images and masks that were looked up
         self._classes: list[str] = []
         self._class_of: dict[str, str] = {}  # by the text of the cell; empty where that says nothing
         self._read_as: list[str] = []  # what is not read as it is written
@@ -118,10 +135,10 @@ class CsvTable:
     @property
     def remarks(self) -> list[str]:
         """What :func:`lingula.data.preparation.prepare` says of this table beforehand."""
-        if self.mask_folders or self.boxes or self.labels or self.class_column:
-            self._open()
+        table = self._open()
         alone = [] if self.patient_column else ["no patient_column given: each row counts as its own patient"]
-        return alone + self._read_as + self._unused
+        said = table.remarks + alone + _matched(self._found_files(table), self._asked)
+        return said + self._read_as + self._unused
 
     def fingerprint(self) -> str:
         """A hash of the arguments, of the content of the table and the boxes, and of the names of the masks."""
@@ -138,16 +155,15 @@ class CsvTable:
             UserError: for a missing table, folder, file of boxes or column, and an unknown split or label value.
         """
         table = self._open()
-        if not self.images.is_dir():
-            raise UserError(f"no folder of images at {self.images}")
+        self._found_files(table)
         for where, row in table:
             yield self._study(row, where)
 
     def _study(self, row: dict[Any, str], where: str) -> Study | LeftOut:
-        image = row[self.image_column]
-        if not image:
+        if not row[self.image_column]:
             return LeftOut(where, f"no image: column '{self.image_column}' is empty")
-        study_id = row[self.study_column or self.image_column]
+        film = self._film(row)
+        study_id = row[self.study_column] if self.study_column else self._names[film]
         patient_id = row[self.patient_column] if self.patient_column else study_id
         if not study_id or not patient_id:
             column = self.patient_column if study_id else self.study_column
@@ -155,10 +171,12 @@ class CsvTable:
         view = row[self.view_column] if self.view_column else ""
         if self.views and view.lower() not in {name.lower() for name in self.views}:
             return LeftOut(where, f"view '{view}' not among {', '.join(self.views)}", bad=False)
+        unclear = self._unclear(row)
+        if unclear:
+            return LeftOut(where, unclear)
         sentences = self._sentences(row)
         if isinstance(sentences, LeftOut):
             return LeftOut(where, sentences.reason, sentences.bad)
-        film = self._film(row)
         return Study(
             study_id=study_id,
             patient_id=patient_id,
@@ -176,7 +194,47 @@ class CsvTable:
     def _film(self, row: dict[Any, str]) -> str:
         """The path of a row's film below ``images``; empty where the row names none."""
         image = row[self.image_column]
-        return image + self.image_suffix if image else ""
+        return self._path(image + self.image_suffix) if image else ""
+
+    def _path(self, name: str) -> str:
+        """The path below ``images`` of the file that a name stands for; the name itself where there is none."""
+        match = (self._files or {}).get(name)
+        return (match and match.path) or name
+
+    def _unclear(self, row: dict[Any, str]) -> str:
+        """Why the files that a row names cannot be told; empty where they can, or are plainly missing."""
+        columns = {self.image_column: "image", **dict.fromkeys(self.mask_columns, "mask")}
+        for column, what in columns.items():
+            name = row[column] + (self.image_suffix if column == self.image_column else "")
+            match = (self._files or {}).get(name) if row[column] else None
+            if match and match.fits:
+                return f"ambiguous {what} file: '{name}' could be {listed(match.fits)}"
+            if match and match.near:
+                return f"missing {what} file: {self.images / name}, but {listed(match.near)} is there"
+        return ""
+
+    def _found_files(self, table: Table) -> dict[str, Match]:
+        """Every name of an image or a mask that is not the path of its file, and what it stands for.
+
+        Raises:
+            UserError: for a missing folder of images.
+        """
+        if self._files is None:
+            if not self.images.is_dir():
+                raise UserError(f"no folder of images at {self.images}")
+            folder = Folder(self.images, without=self.mask_folders.values())
+            names = {row[self.image_column] + self.image_suffix for _, row in table if row[self.image_column]}
+            masks = {row[column] for _, row in table for column in self.mask_columns} - {""}
+            matches = {name: folder.find(name) for name in sorted(names | masks)}
+            self._asked = len(matches)
+            taken = {matches[name].path for name in masks} - {None}
+            for name in names - masks:
+                if matches[name].path in taken:
+                    matches[name] = Match(None)  # the mask of an image that is missing
+            self._files = {name: match for name, match in matches.items() if match.path != name}
+            for _, row in table:
+                self._names.setdefault(self._film(row), row[self.image_column])
+        return self._files
 
     def _sentences(self, row: dict[Any, str]) -> list[str] | LeftOut:
         from lingula.data.text import MIN_TOKENS, count_tokens, report_body, report_sentences
@@ -216,18 +274,18 @@ class CsvTable:
         return values
 
     def _masks_of(self, row: dict[Any, str]) -> dict[str, Mask]:
-        masks: dict[str, Mask] = {name: self.images / row[name] for name in self.mask_columns if row[name]}
+        masks: dict[str, Mask] = {name: self.images / self._path(row[name]) for name in self.mask_columns if row[name]}
         film = self._film(row)
         return masks | {name: files[film] for name, files in self._masks.items() if film in files}
 
     def _open(self) -> Table:
         """The table, read once, its columns checked, and the masks and boxes of its films."""
         if self._read is None:
-            table = read_table(self.table)
-            wanted = [self.image_column, self.report_column, *self.section_columns, self.study_column]
-            wanted += [self.patient_column, self.split_column, self.view_column, *self.labels, self.class_column]
-            wanted += self.mask_columns
-            table.require(*(column for column in wanted if column is not None))
+            columns = [self.image_column, self.report_column, *self.section_columns, self.study_column]
+            columns += [self.patient_column, self.split_column, self.view_column, *self.labels, self.class_column]
+            wanted = [column for column in [*columns, *self.mask_columns] if column is not None]
+            table = read_any_table(self.table, wanted, self.delimiter, self.encoding, self.sheet)
+            table.require(*wanted)
             if self.class_column:
                 self._class_of, self._read_as = classes_of(table, self.class_column)
                 self._classes = sorted(set(self._class_of.values()) - {""})
@@ -235,59 +293,29 @@ class CsvTable:
                 if both:
                     raise UserError(f"'{both[0]}' is both a label column and a class of '{self.class_column}'")
             self._read_as += label_words(table, self.labels)
+            if self.mask_folders or self.boxes:
+                self._found_files(table)
             films = sorted({self._film(row) for _, row in table} - {""})
             for name, folder in self.mask_folders.items():
-                self._masks[name], unused = _masks_by_film(name, folder, films)
-                self._unused += _unused(f"mask files '{name}'", unused, len(self._masks[name]), films)
+                self._masks[name], unused = masks_by_film(name, folder, films)
+                self._unused += unused_line(f"mask files '{name}'", unused, len(self._masks[name]), films)
             if self.boxes:
-                self._coco = read_coco(self.boxes)
-                unused = sorted(self._coco.boxes.keys() - set(films))
-                used = len(self._coco.boxes) - len(unused)
-                self._unused += _unused(f"images of {self.boxes.name}", unused, used, films)
+                self._coco, unused = boxes_by_film(self.boxes, films)
+                used = len(self._coco.boxes)
+                self._unused += unused_line(f"images of {self.boxes.name}", unused, used, films)
             self._read = table
         return self._read
 
 
-def _masks_by_film(name: str, folder: Path, films: list[str]) -> tuple[dict[str, Path], list[str]]:
-    """The mask file of each film that has one, and the files that are of no film.
-
-    Raises:
-        UserError: for a missing folder, and where it is not plain which file is of which film.
-    """
-    if not folder.is_dir():
-        raise UserError(f"no folder of masks '{name}' at {folder}")
-    files: dict[str, Path] = {}
-    for path in sorted(path for path in folder.rglob("[!.]*.*") if path.is_file()):
-        key = path.relative_to(folder).with_suffix("").as_posix()
-        if key in files:
-            raise UserError(f"two masks '{name}' for one film: {files[key].name} and {path.name} in {path.parent}")
-        files[key] = path
-    found: dict[str, Path] = {}
-    first: dict[Path, str] = {}
-    for film in films:
-        path = Path(film)
-        file = files.get(path.with_suffix("").as_posix()) or files.get(path.stem)
-        if file is None:
-            continue
-        if file in first:
-            raise UserError(
-                f"mask '{name}' {file.name} could be of {first[file]} or of {film}; lay masks out like films"
-            )
-        found[film] = file
-        first[file] = film
-    return found, [str(file.relative_to(folder)) for file in files.values() if file not in first]
-
-
-def _unused(what: str, unused: list[str], used: int, films: list[str]) -> list[str]:
-    """A line on what belongs to no film of the table.
-
-    Raises:
-        UserError: if all of it does.
-    """
-    if not used:
-        example = f": '{unused[0]}' against '{films[0]}'" if unused and films else ""
-        raise UserError(f"none of the {len(unused)} {what} belongs to a film of the table{example}")
-    return [f"{len(unused)} {what} belong to no film of the table, such as '{unused[0]}'"] if unused else []
+def _matched(matches: dict[str, Match], names: int) -> list[str]:
+    """A line on the files whose names are not their paths, by what it took to find them."""
+    found = [(match.how, name, match.path) for name, match in matches.items() if match.path]
+    if not found:
+        return []
+    counts = Counter(how for how, _, _ in found)
+    examples = {how: f"'{name}' is {path}" for how, name, path in reversed(found)}
+    ways = "; ".join(f"{count:,} by {how} ({examples[how]})" for how, count in counts.most_common())
+    return [f"{len(found):,} of {names:,} names of files are not written as the files are, and were matched: {ways}"]
 
 
 def _known_splits() -> str:
