@@ -24,8 +24,10 @@ MARKS = {  # UTF-32's first: its little-endian mark begins with that of UTF-16
 }
 # What programs outside the web write, the likelier first, which is how ties are settled. gb18030, cp932 and cp949
 # include GBK, Shift-JIS and EUC-KR.
-LEGACY = ("cp1252", "cp850", "mac_roman", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256")
-LEGACY += ("gb18030", "big5", "cp932", "euc_jp", "cp949")
+LEGACY = (
+    *("cp1252", "cp850", "mac_roman", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256"),
+    *("gb18030", "big5", "cp932", "euc_jp", "cp949"),
+)
 CHUNK = 1 << 20  # bytes read at a time
 SAMPLE = 1 << 16  # bytes of lines beyond ASCII that charset-normalizer looks at
 TIE = 0.01  # of charset-normalizer's mess and our odd characters together; both are shares
@@ -121,14 +123,14 @@ def _legacy(path: Path) -> Encoding:
     from charset_normalizer import from_bytes
 
     sample = _sample(path)
-    found = from_bytes(sample, cp_isolation=list(LEGACY), threshold=0.6, enable_fallback=False)
+    found = from_bytes(sample, cp_isolation=list(LEGACY), threshold=0.6)
     mess = {name: match.chaos for match in found for name in (match.encoding, *match.could_be_from_charset)}
     scores = {name: mess[name] + _odd(sample.decode(name, "replace")) for name in LEGACY if name in mess}
     while scores:
         best = min(scores.values())
-        name = next(name for name in LEGACY if scores.get(name, 1) <= best + TIE)
+        name = next(name for name in LEGACY if name in scores and scores[name] <= best + TIE)
         if _decodes(path, name):
-            return Encoding(name, _words(sample.decode(name)))
+            return Encoding(name, _words(sample.decode(name, "ignore")))
         del scores[name]
     raise UserError(f"cannot tell the encoding of {path.name}; give --encoding, or save it as UTF-8")
 
