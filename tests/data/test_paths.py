@@ -51,6 +51,8 @@ MISSING = [  # there, asked, what is near
     (["ab.png"], "b.png", ()),
     (["xp1/a.png"], "p1/a.png", ("xp1/a.png",)),
     (["10.png"], "1", ()),
+    (["0001.png", "p/001.dcm", "x1.png"], "1", ("0001.png", "p/001.dcm")),
+    (["0001.png"], "01.png", ("0001.png",)),
     ([], "a.png", ()),
 ]
 

@@ -23,7 +23,8 @@ class Match:
         path: the one path that is meant; None where none is, or where several could be.
         how: what it took to find it, such as "adding the ending"; empty where the name is the path.
         fits: where several paths could be meant, these.
-        near: where none is, those of the same name with another ending or in another folder.
+        near: where none is, those of the same name with another ending or in another folder, or of the same number with
+            leading zeros, which spreadsheets drop.
     """
 
     path: str | None
@@ -59,7 +60,7 @@ class Names:
         wanted = name.replace("\\", "/").removeprefix("./")
         turned = ["turning backslashes into slashes"] if "\\" in name else []
         keys = {_fold(_last(wanted)), _fold(_stem(_last(wanted)))}
-        near = tuple(sorted(path for key in keys for path in self._by_stem.get(key, ())))
+        near = tuple(sorted(path for key in keys for path in self._by_stem.get(key, ())))  # nothing else can fit
         for below in (False, True):
             for of_name, of_path, said in CHANGES:
                 key = of_name(wanted)
@@ -69,7 +70,16 @@ class Names:
                     return Match(fits[0], " and ".join(how))
                 if fits:
                     return Match(None, fits=fits)
-        return Match(None, near=near)
+        return Match(None, near=near or tuple(sorted(self._by_number.get(_stem(_last(wanted)).lstrip("0"), ()))))
+
+    @cached_property
+    def _by_number(self) -> dict[str, list[str]]:
+        """Paths by the number that is their name."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for stem, paths in self._by_stem.items():
+            if stem.isdigit():
+                found[stem.lstrip("0")].extend(paths)
+        return found
 
 
 class Folder:
