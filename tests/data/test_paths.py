@@ -104,6 +104,7 @@ def test_a_folder_is_listed_only_when_a_name_is_no_path(tmp_path):
     (tmp_path / "abs.png").write_bytes(b"")
     assert folder.find("a.png").path == "a.png"
     assert folder.find(str(tmp_path / "abs.png")).path == str(tmp_path / "abs.png")
+    assert folder.find("p\\b.png") == Match("p/b.png", TURNED)
     assert "_names" not in vars(folder)
     assert folder.find("b.png").path == "p/b.png"
     assert folder.find("x" * 5000).path is None

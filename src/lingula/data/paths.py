@@ -12,6 +12,7 @@ from pathlib import Path
 
 ENDINGS = (".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 ALIKE = {".dicom": ".dcm", ".ima": ".dcm", ".jpeg": ".jpg", ".tiff": ".tif"}  # spellings of one format
+TURNED = "turning backslashes into slashes"
 SHOWN = 3  # paths that a message names
 
 
@@ -58,7 +59,7 @@ class Names:
     def find(self, name: str) -> Match:
         """The one path that a name stands for, and what it took to find it."""
         wanted = name.replace("\\", "/").removeprefix("./")
-        turned = ["turning backslashes into slashes"] if "\\" in name else []
+        turned = [TURNED] if "\\" in name else []
         keys = {_fold(_last(wanted)), _fold(_stem(_last(wanted)))}
         near = tuple(sorted(path for key in keys for path in self._by_stem.get(key, ())))  # nothing else can fit
         for below in (False, True):
@@ -85,8 +86,8 @@ class Names:
 class Folder:
     """The files below a folder, found by names as :class:`Names` finds them.
 
-    The folder is listed only when a name is not the path of a file, and then once: what is hidden, such as the ``._``
-    files of macOS, is left out, and links are followed.
+    The folder is listed only when a name is not the path of a file, backslashes turned, and then once. What is hidden
+    is left out, such as the ``._`` files of macOS, and links are followed.
 
     Args:
         root: the folder; absolute names are looked up as they are.
@@ -101,6 +102,9 @@ class Folder:
         """The one file that a name stands for, its path below the folder, and what it took to find it."""
         if os.path.isfile(self.root / name):  # noqa: PTH113 - no error for a name that is too long
             return Match(name)
+        slashed = name.replace("\\", "/")
+        if slashed != name and os.path.isfile(self.root / slashed):  # noqa: PTH113
+            return Match(slashed, TURNED)
         return self._names.find(name)
 
     @cached_property
