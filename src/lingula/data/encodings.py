@@ -30,7 +30,6 @@ LEGACY = (
 )
 CHUNK = 1 << 20  # bytes read at a time
 SAMPLE = 1 << 16  # bytes of lines beyond ASCII that charset-normalizer looks at
-TIE = 0.01  # of charset-normalizer's mess and our odd characters together; both are shares
 WORD = re.compile(r"[^\W\d_]*[^\W\d_\x00-\x7f][^\W\d_]*")
 
 
@@ -127,8 +126,7 @@ def _legacy(path: Path) -> Encoding:
     mess = {name: match.chaos for match in found for name in (match.encoding, *match.could_be_from_charset)}
     scores = {name: mess[name] + _odd(sample.decode(name, "replace")) for name in LEGACY if name in mess}
     while scores:
-        best = min(scores.values())
-        name = next(name for name in LEGACY if name in scores and scores[name] <= best + TIE)
+        name = min(scores, key=lambda name: scores[name])  # the likeliest of equals
         if _decodes(path, name):
             return Encoding(name, _words(sample.decode(name, "ignore")))
         del scores[name]

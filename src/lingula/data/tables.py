@@ -338,7 +338,7 @@ def _of_rows(name: str, rows: Iterable[tuple[int, list[str]]], columns: Sequence
         elif any(cells):
             if len(cells) != len(table.columns):
                 expected = f"expected {len(table.columns)} cells as in the header, got {len(cells)}"
-                hint = "; is row 1 a title? the header must come first" if len(table.columns) == 1 else ""
+                hint = "; is the first row a title? the header must come first" if len(table.columns) == 1 else ""
                 raise UserError(f"row {number} of {name}: {expected}{hint}")
             table.rows.append([cells[place] for place in places])
             table.numbers.append(number)
