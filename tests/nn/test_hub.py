@@ -103,7 +103,9 @@ def test_what_is_in_the_cache_is_used_where_the_hub_does_not_answer(monkeypatch,
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(hub, "_answers", lambda *_: False)
     for build in (lambda: text_config("some/bert", 50), lambda: load_tokenizer("some/bert")):
-        with pytest.raises(UserError, match=r"hub cannot be reached; .*--text_encoder FOLDER, .*--recipe scratch"):
+        with pytest.raises(
+            UserError, match=r"hub cannot be reached; .*--text_encoder FOLDER .*--image_weights FILE.* --recipe scratch"
+        ):
             build()
     with pytest.raises(UserError, match=r"'resnet10t': the .* hub cannot be reached; .*--image_weights FILE.* scratch"):
         ImageEncoder("resnet10t", 32, pretrained=True)

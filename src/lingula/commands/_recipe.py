@@ -9,6 +9,9 @@ from typing import Any
 from lingula.api import TOWERS
 from lingula.data.collate import SENTENCES
 from lingula.methods import METHODS
+from lingula.nn.hub import check_obtainable
+from lingula.nn.image_encoders import MADE_HERE, check_published
+from lingula.nn.text_encoders import SMALL_BERT
 from lingula.optim import OPTIMIZERS, SCHEDULES, Recipe
 from lingula.registry import UserError, check_options, nearest
 
@@ -124,3 +127,7 @@ def check(method: str, plan: Recipe, counts: dict[str, int], seed: int, accelera
     if not any(stage.epochs for stage in plan.stages):
         raise UserError("nothing to train: all epochs are 0")
     check_options(f"method '{method}'", METHODS[method], plan.options, not_options=TOWERS)
+    if METHODS[method].uses_text and plan.text_encoder != SMALL_BERT:
+        check_obtainable(plan.text_encoder)
+    if plan.pretrained and plan.image_weights is None and plan.image_encoder not in MADE_HERE:
+        check_published(plan.image_encoder)

@@ -77,6 +77,25 @@ def fetch(auto: Any, name: str | Path, **options: Any) -> Any:
     return found
 
 
+def check_obtainable(name: str) -> None:
+    """Refuse a text encoder that is neither a local folder nor in the cache, where the hub does not answer: at once,
+    before transformers is imported.
+
+    Raises:
+        UserError: as said.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(name).is_dir() or reachable():
+        return
+    try:
+        there = isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except ValueError:  # a path, and no name
+        there = False
+    if not there:
+        raise UserError(no_model("text encoder", name))
+
+
 def refuse_code(name: str | Path, config: Any) -> None:
     """Refuse a configuration or tokenizer that names Python code, or a compiled kernel on the hub, to be run with it.
 
@@ -95,7 +114,7 @@ def _code(name: str | Path) -> str:
     )
 
 
-def no_model(what: str, name: str | Path, err: Exception) -> str:
+def no_model(what: str, name: str | Path, err: Exception | None = None) -> str:
     """What to tell a user whose text encoder or tokenizer cannot be had, in one line."""
     if Path(name).is_dir():
         why = " ".join(str(err).split()) or type(err).__name__
@@ -105,6 +124,6 @@ def no_model(what: str, name: str | Path, err: Exception) -> str:
     cause = "does not give it" if reachable() else "cannot be reached"
     return (
         f"cannot load the {what} '{name}': no such local folder, and the Hugging Face hub {cause}; go online once, "
-        "name a local folder with --text_encoder FOLDER, or start from scratch with --recipe scratch or "
-        "--text_encoder small_bert"
+        "name a local folder with --text_encoder FOLDER (and --image_weights FILE), or start from scratch with "
+        "--recipe scratch or --text_encoder small_bert"
     )

@@ -96,7 +96,7 @@ def _timm_model(name: str, pretrained: bool | Path, image_size: int, channels: i
         hint = nearest(name.split(".")[0], [SMALL_RESNET, SMALL_VIT, *timm.list_models()])
         raise UserError(f"unknown image encoder '{name}'{hint}")
     if pretrained is True:
-        _check_published(name)  # before the model is built, which may take its time
+        check_published(name)  # before the model is built, which may take its time
     settings: dict[str, Any] = {"pretrained": pretrained is True, "in_chans": channels, "num_classes": 0}
     try:
         with cache_if_unreachable() if pretrained is True else nullcontext():
@@ -113,8 +113,12 @@ def _timm_model(name: str, pretrained: bool | Path, image_size: int, channels: i
     return model
 
 
-def _check_published(name: str) -> None:
-    """Refuse a model whose published weights are none, or neither in the hub's cache nor to be had from it now."""
+def check_published(name: str) -> None:
+    """Refuse a model that has no published weights, or whose weights are neither in the hub's cache nor to be had now.
+
+    Raises:
+        UserError: as said.
+    """
     import timm
     from huggingface_hub import try_to_load_from_cache
 
