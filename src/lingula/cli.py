@@ -169,7 +169,7 @@ def spell_out(parser: Any, arguments: list[str]) -> list[str]:
         values = []
         while rest and not rest[0].startswith("--"):
             values.append(rest.pop(0))
-        if not values and kinds.get(option) is bool:
+        if not values and kinds.get(option) in (bool, bool | None):
             values = ["true"]
         elif "list[" in kind and values and not values[0].startswith("["):
             values = [f"[{','.join(values)}]"]

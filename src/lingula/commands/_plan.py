@@ -188,13 +188,16 @@ def check_pretrain(name: str, method: Method) -> None:
     Raises:
         UserError: for an unknown option, method or recipe, a value of another kind, or where there is no corpus.
     """
-    from lingula.commands._recipe import recipe_of
+    from functools import partial
+
+    from lingula.commands._recipe import LAUNCH, MAKING, recipe_of
     from lingula.commands.pretrain import pretrain
     from lingula.registry import UserError, check_options
 
     if method.pretrain is None:
         return
-    check_options(f"method '{name}': pretrain", pretrain, method.pretrain)
+    defaults = {**MAKING, **LAUNCH}
+    check_options(f"method '{name}': pretrain", partial(pretrain, **defaults), method.pretrain)
     if "corpus" not in method.pretrain:
         raise UserError(f"method '{name}': pretrain needs a corpus")
     for option, value in method.pretrain.items():  # their defaults are the recipe's, and so say no kind
@@ -206,4 +209,4 @@ def check_pretrain(name: str, method: Method) -> None:
             raise UserError(f"method '{name}': pretrain: epochs must be a list, one number a stage, got {value!r}")
         if option in ("learning_rate", "weight_decay", "clip") and type(value) not in (int, float, type(None)):
             raise UserError(f"method '{name}': pretrain: {option} must be a number (1.0e-4, not 1e-4), got {value!r}")
-    recipe_of(method.pretrain.get("method", "cm-cgns"), method.pretrain.get("recipe", "paper"))
+    recipe_of(*(method.pretrain.get(option, defaults[option]) for option in ("method", "recipe")))

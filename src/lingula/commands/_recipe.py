@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from lingula.api import TOWERS
@@ -12,11 +13,41 @@ from lingula.methods import METHODS
 from lingula.nn.hub import check_obtainable
 from lingula.nn.image_encoders import MADE_HERE, check_published
 from lingula.nn.text_encoders import SMALL_BERT
-from lingula.optim import OPTIMIZERS, SCHEDULES, Recipe
+from lingula.optim import OPTIMIZERS, SCHEDULES, Recipe, Stage
 from lingula.registry import UserError, check_options, nearest
 
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps")
 PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed")
+
+# What is not given is this, or, of a run that is resumed, what its run.json says.
+MAKING: dict[str, Any] = {"method": "cm-cgns", "recipe": "paper", "seed": 42, "accumulate": 1, "vocabulary": 2000}
+LAUNCH: dict[str, Any] = {  # how a run is computed and logged, which may differ from one resume to the next
+    "accelerator": "auto",
+    "devices": 1,
+    "nodes": 1,
+    "fsdp": False,
+    "compile": False,
+    "cuda_graphs": False,
+    "checkpoint_activations": False,
+    "log_every": 20,
+    "checkpoint_every": 500,
+}
+INSTEAD = (  # of the recipe's own
+    "image_encoder",
+    "text_encoder",
+    "pretrained",
+    "image_weights",
+    "image_size",
+    "resize_to",
+    "sentences",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "clip",
+    "precision",
+)
+FEW_STEPS = 100
+SCRATCH_STEPS = 1560  # 10 epochs of 5,000 pairs in batches of 32, with which the scratch recipe was tuned
 
 
 def recipe_of(method: str, recipe: str) -> Recipe:
@@ -46,12 +77,7 @@ def resolve(
     """
     stages = recipe.stages
     if epochs is not None:
-        if len(epochs) != len(stages):
-            raise UserError(
-                f"the recipe has {len(stages)} stages, so --epochs takes {len(stages)} numbers, as in "
-                f"--epochs {' '.join(f'{s.epochs:g}' for s in stages)}; got {epochs}"
-            )
-        stages = tuple(s.of_length(e) for s, e in zip(stages, epochs, strict=True))
+        stages = tuple(s.of_length(e) for s, e in each_length(recipe, epochs))
     terms = {term for stage in stages for term in stage.weights}
     for term in weights:
         if term not in terms:
@@ -69,6 +95,21 @@ def resolve(
     if "image_size" in changes and "resize_to" not in changes:
         changes["resize_to"] = round(changes["image_size"] * recipe.resize_to / recipe.image_size)
     return dataclasses.replace(recipe, stages=stages, options={**recipe.options, **options}, **changes)
+
+
+def each_length(recipe: Recipe, epochs: Sequence[float]) -> list[tuple[Stage, float]]:
+    """Every stage of a recipe with its number of epochs.
+
+    Raises:
+        UserError: if there are more or fewer numbers than stages.
+    """
+    count = len(recipe.stages)
+    if len(epochs) != count:
+        raise UserError(
+            f"the recipe has {count} stages, so --epochs takes {count} numbers, as in "
+            f"--epochs {' '.join(f'{s.epochs:g}' for s in recipe.stages)}; got {epochs}"
+        )
+    return list(zip(recipe.stages, epochs, strict=True))
 
 
 def _times(rate: float | None, factor: float) -> float | None:
@@ -131,3 +172,17 @@ def check(method: str, plan: Recipe, counts: dict[str, int], seed: int, accelera
         check_obtainable(plan.text_encoder)
     if plan.pretrained and plan.image_weights is None and plan.image_encoder not in MADE_HERE:
         check_published(plan.image_encoder)
+
+
+def few_steps(steps: int, method: str, recipe: str, plan: Recipe, accumulate: int) -> str | None:
+    """A warning for a run of so few steps that it cannot learn, naming what would make them more; else ``None``."""
+    if steps >= FEW_STEPS:
+        return None
+    tuned = f" (the scratch recipe was tuned with about {SCRATCH_STEPS:,})" if recipe == "scratch" else ""
+    ways = [f"raise --epochs (now {' '.join(f'{stage.epochs:g}' for stage in plan.stages)})"]
+    if plan.batch_size > METHODS[method].smallest_batch:
+        ways.append(f"lower --batch_size (now {plan.batch_size})")
+    if accumulate > 1:
+        ways.append(f"lower --accumulate (now {accumulate})")
+    noun = "step" if steps == 1 else "steps"
+    return f"warning: {steps} {noun} in all, too few to learn from{tuned}; {' or '.join(ways)}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ import torch
 
 from lingula import __version__
 from lingula.api import build_method
-from lingula.checkpoint import Progress, load_moments, load_state, save_checkpoint
+from lingula.checkpoint import Progress, load_moments, save_checkpoint
 from lingula.commands._devices import loss_scale
+from lingula.commands._resume import Changes, Settings, command, plan_of
 from lingula.data.loader import Batches, Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.shards import ShardedCorpus
@@ -31,59 +31,28 @@ from lingula.nn.image_encoders import MADE_HERE
 from lingula.nn.text_encoders import SMALL_BERT, freeze_layers, text_config
 from lingula.optim import Recipe, build_optimizer, learning_rate_at
 from lingula.registry import UserError
-from lingula.results import plain, write_json
+from lingula.results import write_json
 from lingula.sharding import callable_in_parts
 from lingula.tasks.retrieval import rank_pairs
 from lingula.train import fit
 
 
-def find(out: Path, made: dict[str, Any], resume: bool) -> tuple[Progress, dict[str, Any]] | None:
-    """Make the run's folder, or find where an interrupted run stopped; ``None`` where none got to a checkpoint.
+def claim(out: Path) -> None:
+    """Make the folder of a fresh run; a run that never got to a checkpoint may begin again in its own.
 
     Raises:
-        UserError: if the folder cannot be made, or holds a trained run and this is no resume, or another run, or files
-            of the names that a run's have.
+        UserError: if the folder cannot be made, or holds a trained run, or files of the names that a run's have.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise UserError(f"cannot make the folder {out}: {err.strerror}; choose another --out") from err
-    path = out / "run.json"
-    if not path.is_file():
+    if not (out / "run.json").is_file():
         taken = [name for name in ("latest", "metrics.jsonl", "tokenizer", "text_encoder") if (out / name).exists()]
         if taken:
             raise UserError(f"{out} holds {taken[0]} but no run.json: it is no run; choose another --out")
-        return None
-    if not resume:
-        if (out / "latest").is_file():
-            raise UserError(f"{out} already holds a run; go on with it by --resume, or choose another --out")
-        return None
-    old = json.loads(path.read_text(encoding="utf-8"))
-    corpus, other = made["corpus"], old["corpus"]
-    for name, was, now in differences({k: old.get(k) for k in made if k != "corpus"}, plain({**made, "corpus": None})):
-        raise UserError(f"cannot resume {out}: its {name} is {was}, not {now}")
-    if other["fingerprint"] != corpus["fingerprint"]:
-        raise UserError(f"cannot resume {out}: it was trained on another preparation of {other['name']}")
-    return load_state(out)
-
-
-def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """``(name, old, new)`` of the settings that differ, named as the command line has them.
-
-    Example:
-        >>> list(differences({"plan": {"batch_size": 4, "clip": 1.0}}, {"plan": {"batch_size": 2, "clip": 1.0}}))
-        [('batch_size', 4, 2)]
-    """
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in {**old, **new}:
-            inner = name if (name, key) == ("", "plan") else f"{name}.{key}" if name else key
-            yield from differences(old.get(key), new.get(key), inner)
-    elif name == "stages" and isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for number, (was, now) in enumerate(zip(old, new, strict=True), start=1):
-            for setting, *values in differences(was, now):
-                yield (f"{setting} of stage {number}", *values)
-    elif old != new:
-        yield name, old, new
+    elif (out / "latest").is_file():
+        raise UserError(f"{out} already holds a run; go on with it by --resume, or choose another --out")
 
 
 def begin(fabric: Any, out: Path, made: dict[str, Any], config: Any) -> None:
@@ -98,7 +67,7 @@ def begin(fabric: Any, out: Path, made: dict[str, Any], config: Any) -> None:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {fabric.device}",
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": command(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         write_json(out / "run.json", {**made, **about})
@@ -112,11 +81,8 @@ def begin(fabric: Any, out: Path, made: dict[str, Any], config: Any) -> None:
 def build(
     fabric: Any,
     corpus: PreparedCorpus | ShardedCorpus,
-    plan: Recipe,
-    method: str,
+    settings: Settings,
     out: Path,
-    vocabulary: int,
-    seed: int,
     fresh: bool,
 ) -> tuple[Any, Any, dict[str, Batches]]:
     """The method on its towers, the configuration of its text encoder, and the loaders of train and val.
@@ -124,6 +90,7 @@ def build(
     A fresh run's tokenizer is made in ``tokenizer.partial``; :func:`begin` gives it its name. A method of films alone
     has neither tokenizer nor configuration, and reads the studies without a report too.
     """
+    plan, method = settings.plan, settings.method
     tokenizer = config = None
     if METHODS[method].uses_text:
         if next(corpus.training_texts(), None) is None:
@@ -131,10 +98,11 @@ def build(
                 f"corpus {corpus.name} has no train studies with a report, which method '{method}' reads; some "
                 "methods learn from films alone (lingula list methods)"
             )
-        tokenizer = _tokenizer(fabric, corpus, plan, out / ("tokenizer.partial" if fresh else "tokenizer"), vocabulary)
+        folder = out / ("tokenizer.partial" if fresh else "tokenizer")
+        tokenizer = _tokenizer(fabric, corpus, plan, folder, settings.vocabulary)
         config = text_config(plan.text_encoder, len(tokenizer))
 
-    torch.manual_seed(seed)
+    torch.manual_seed(settings.seed)
     take_text = plan.text_encoder if plan.pretrained and plan.text_encoder != SMALL_BERT else None
     take_image: Path | bool = plan.pretrained and plan.image_encoder not in MADE_HERE
     if plan.image_weights is not None:
@@ -143,7 +111,7 @@ def build(
     model: Any = build_method(method, plan.options, plan.image_encoder, config, plan.image_size, take_image, take_text)
     if config is not None and take_text is not None:  # random layers that stayed as they were would know nothing
         freeze_layers(model.text_encoder, plan.frozen_text_layers)
-    return model, config, _loaders(fabric, corpus, plan, model, tokenizer, seed)
+    return model, config, _loaders(fabric, corpus, plan, model, tokenizer, settings.seed)
 
 
 def _say_what_is_random(fabric: Any, plan: Recipe, take_image: Path | bool, take_text: str | None, config: Any) -> None:
@@ -243,13 +211,7 @@ class Run:
         if moments is not None:  # they go where the parameters have gone
             load_moments(optimizer, moments)
         epoch = max(1, len(loader) // accumulate)
-        warmup = min(round(plan.warmup_epochs * epoch), max(1, steps // 10))
-        if stage.warmup_epochs is not None:
-            warmup = round(stage.warmup_epochs * epoch)
-        peak = stage.learning_rate or plan.learning_rate
-
-        def rate(step: int) -> float:
-            return learning_rate_at(step, steps, warmup, peak, plan.start_learning_rate, plan.schedule)
+        rate = schedule_of(plan, number, steps, epoch)
 
         def on_log(step: int, terms: dict[str, float]) -> None:
             log.terms(before + step, number, rate(step - 1), terms)
@@ -286,6 +248,65 @@ class Run:
                 f"<= {online.start_below}, so there were no hard negatives",
                 file=sys.stderr,
             )
+
+
+def schedule_of(plan: Recipe, number: int, steps: int, epoch: int) -> Callable[[int], float]:
+    """The learning rate of each step of a stage.
+
+    Args:
+        plan: the recipe with what was given instead.
+        number: of the stage, from 0.
+        steps: its length.
+        epoch: steps of an epoch.
+    """
+    stage = plan.stages[number]
+    warmup = min(round(plan.warmup_epochs * epoch), max(1, steps // 10))
+    if stage.warmup_epochs is not None:
+        warmup = round(stage.warmup_epochs * epoch)
+    peak = stage.learning_rate or plan.learning_rate
+
+    def rate(step: int) -> float:
+        return learning_rate_at(step, steps, warmup, peak, plan.start_learning_rate, plan.schedule)
+
+    return rate
+
+
+def say_changes(
+    fabric: Any,
+    out: Path,
+    before: dict[str, Any],
+    plan: Recipe,
+    changes: Changes,
+    progress: Progress | None,
+    lengths: list[int],
+    epoch: int,
+) -> None:
+    """Say what a resume changes, and how the learning rate goes on in a stage that becomes longer.
+
+    Args:
+        fabric: of the run.
+        out: its folder.
+        before: ``run.json`` as it was.
+        plan: as it is.
+        changes: of :func:`lingula.commands._resume.resumed`.
+        progress: of the newest checkpoint, if there is one.
+        lengths: steps of each stage, as they are.
+        epoch: steps of an epoch.
+    """
+    for name, values in changes.items():
+        fabric.print(f"{out}: {name}: {' -> '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}")
+    if progress is None:
+        return
+    old, number = plan_of(before["plan"], out), progress.stage
+    if old.stages[number] != plan.stages[number]:
+        steps = round(old.stages[number].epochs * epoch)
+        last = schedule_of(old, number, steps, epoch)(progress.step - 1)
+        following = schedule_of(plan, number, lengths[number], epoch)(progress.step)
+        fabric.print(
+            f"{out}: from step {progress.step + 1} of stage {number + 1}, the learning rate is that of the schedule "
+            f"({plan.schedule}) of {lengths[number]:,} steps instead of {steps:,}: {following:.1e} there, after "
+            f"{last:.1e}"
+        )
 
 
 def validate(model: Any, loader: Any) -> dict[str, float]:
