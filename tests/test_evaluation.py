@@ -12,9 +12,13 @@ from lingula.evaluation import (
     cells_of,
     compare,
     draw_subset,
+    few_patients,
     labelled_rows,
     mean_replicates,
     patient_draws,
+    patients_of,
+    reported_rows,
+    split_rows,
     summarise,
 )
 from lingula.metrics.bootstrap import bootstrap_weights, interval
@@ -60,8 +64,29 @@ def test_a_split_without_labelled_studies_is_named(tiny_corpus):
     corpus = PreparedCorpus.open(tiny_corpus)
     rows = labelled_rows(corpus, np.arange(0, 48, 2), "masks")
     assert {split: len(own) for split, own in rows.items()} == {"train": 12, "val": 4, "test": 8}
-    with pytest.raises(UserError, match="corpus synthetic has no val studies with masks"):
+    with pytest.raises(UserError, match=r"has no val studies with masks \(it has 24 train, 0 val, 0 test\);"):
         labelled_rows(corpus, corpus.rows("train"), "masks")
+
+
+def test_a_split_without_what_a_task_needs_names_the_one_that_has_it(tiny_corpus):
+    corpus = PreparedCorpus.open(tiny_corpus)
+    assert reported_rows(corpus, "val").tolist() == corpus.rows("val").tolist()
+    assert split_rows(corpus, "test", np.arange(0, 48, 2), "boxes").tolist() == list(range(32, 48, 2))
+    with pytest.raises(UserError, match=r"has no test studies with boxes; val has 3: give --split val$"):
+        split_rows(corpus, "test", np.array([0, 24, 25, 26]), "boxes")
+    with pytest.raises(UserError, match=r"has no val studies with boxes$"):
+        split_rows(corpus, "val", np.array([0]), "boxes")
+
+
+def test_few_patients_are_told(tiny_corpus):
+    corpus = PreparedCorpus.open(tiny_corpus)
+    patients = patients_of(corpus, np.arange(len(corpus)))
+    first = np.array([np.flatnonzero(patients == patient)[0] for patient in dict.fromkeys(patients)])
+    assert few_patients(corpus, first[:30]) == []
+    own = np.flatnonzero(np.isin(patients, patients[first[:29]]))
+    said = "measured on 29 patients, fewer than 30: the 95 % intervals are not to be trusted"
+    assert few_patients(corpus, own) == [said]
+    assert few_patients(corpus, own[:1])[0].startswith("measured on 1 patient, ")
 
 
 def test_draws_are_the_same_for_every_encoder_and_of_whole_patients(tiny_corpus):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lingula.data.prepared import PreparedCorpus
-from lingula.labels import Labels
+from lingula.labels import Labels, _listed
 from lingula.registry import UserError
 
 
@@ -60,3 +60,25 @@ def test_a_film_of_no_class_or_of_two_is_of_unknown_class(corpus):
     assert len(Labels.of(corpus, ["effusion", "nodule"]).known) == len(corpus)  # as labels of their own all count
     corpus.label_groups = {"kind": ["effusion", "nodule"]}
     assert set(range(len(corpus))) - set(Labels.of(corpus, ["kind"]).known) == {0, 1, 2, 3}
+
+
+def test_labels_with_too_few_on_a_side_are_named_with_their_counts(corpus):
+    values = np.zeros((len(corpus), 4), dtype=np.float32)
+    values[:5, 0] = 1  # just enough
+    values[:4, 1] = 1
+    values[:, 2] = np.nan
+    values[:, 3] = 1
+    labels = Labels(["a", "b", "c", "d"], False, values)
+    rows = np.arange(20)
+    none = "c (0 positive, 0 negative), d (20 positive, 0 negative)"
+    assert labels.few(rows) == [
+        f"not scored, for want of positive or of negative studies: {none}",
+        "fewer than 5 positive or negative studies, so that the 95 % intervals are not to be trusted: "
+        "b (4 positive, 16 negative)",
+    ]
+    assert labels.untaught(rows) == [f"trained without positive or without negative studies: {none}"]
+    labels.check_test(corpus, rows)
+    assert Labels(["a"], False, values[:, :1]).few(rows) == []
+    with pytest.raises(UserError, match=r"no label has both positive and negative val .*: c \(0 positive, 0 neg"):
+        Labels(["c", "d"], False, values[:, 2:]).check_test(corpus, rows, "val")
+    assert _listed({str(n): (1, 0) for n in range(9)}).endswith("5 (1 positive, 0 negative) and 3 more")

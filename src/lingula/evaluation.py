@@ -28,6 +28,8 @@ from lingula.data.tokens import tokenise
 from lingula.metrics.bootstrap import bootstrap_weights, interval
 from lingula.registry import UserError
 
+FEW_PATIENTS = 30  # percentile intervals of fewer are too narrow
+
 
 class Encoders(Protocol):
     """What a task may ask of what it measures; :class:`lingula.api.Model` is one.
@@ -176,6 +178,37 @@ def ids_of(corpus: PreparedCorpus, rows: np.ndarray) -> list[str]:
     return ids
 
 
+def split_rows(corpus: PreparedCorpus, split: str, having: np.ndarray, what: str) -> np.ndarray:
+    """The studies of a split that a task can use, for tasks that are measured on val or test alone.
+
+    Args:
+        corpus: prepared.
+        split: ``val`` or ``test``.
+        having: ``(m,)`` positions of the studies with what the task needs.
+        what: what that is, for the message: "a report".
+    Returns:
+        ``(n,)`` ascending positions.
+    Raises:
+        UserError: if there are none, naming the other split where that has some.
+    """
+    rows = np.intersect1d(corpus.rows(split), having)
+    if not len(rows):
+        other = "val" if split == "test" else "test"
+        count = len(np.intersect1d(corpus.rows(other), having))
+        way = f"; {other} has {count}: give --split {other}" if count else ""
+        raise UserError(f"corpus {corpus.name} has no {split} studies with {what}{way}")
+    return rows
+
+
+def reported_rows(corpus: PreparedCorpus, split: str) -> np.ndarray:
+    """The studies of a split with a report, ``(n,)`` ascending positions.
+
+    Raises:
+        UserError: if there are none.
+    """
+    return split_rows(corpus, split, np.flatnonzero([bool(report) for report in corpus.reports]), "a report")
+
+
 def labelled_rows(corpus: PreparedCorpus, labelled: np.ndarray, what: str) -> dict[str, np.ndarray]:
     """The studies of each split that a task can use.
 
@@ -191,7 +224,11 @@ def labelled_rows(corpus: PreparedCorpus, labelled: np.ndarray, what: str) -> di
     rows = {split: np.intersect1d(corpus.rows(split), labelled) for split in ("train", "val", "test")}
     for split, own in rows.items():
         if len(own) == 0:
-            raise UserError(f"corpus {corpus.name} has no {split} studies with {what}")
+            counts = ", ".join(f"{len(of_split)} {name}" for name, of_split in rows.items())
+            raise UserError(
+                f"corpus {corpus.name} has no {split} studies with {what} (it has {counts}); this task fits on train, "
+                "chooses on val and measures on test"
+            )
     return rows
 
 
@@ -226,6 +263,15 @@ def draw_subset(patients: np.ndarray, labels: np.ndarray, fraction: float, seed:
 
 
 # Numbers --------------------------------------------------------------------------------------------------------------
+
+
+def few_patients(corpus: PreparedCorpus, rows: np.ndarray) -> list[str]:
+    """A remark where the studies are of fewer than :data:`FEW_PATIENTS` patients; else none."""
+    count = len(set(patients_of(corpus, rows)))
+    if count >= FEW_PATIENTS:
+        return []
+    noun = "patient" if count == 1 else "patients"
+    return [f"measured on {count} {noun}, fewer than {FEW_PATIENTS}: the 95 % intervals are not to be trusted"]
 
 
 def patient_draws(corpus: PreparedCorpus, rows: np.ndarray, draws: int) -> np.ndarray:

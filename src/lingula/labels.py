@@ -10,6 +10,8 @@ import numpy as np
 from lingula.data.prepared import PreparedCorpus
 from lingula.registry import UserError
 
+FEW_OF_A_SIDE = 5  # positives or negatives; the interval of fewer is not to be trusted
+
 
 @dataclass
 class Labels:
@@ -62,11 +64,47 @@ class Labels:
         known = (self.targets == 1).sum(1) == 1 if self.exclusive else (~np.isnan(self.targets)).any(1)
         return np.flatnonzero(known)
 
-    def check_test(self, corpus: PreparedCorpus, rows: np.ndarray) -> None:
+    def check_test(self, corpus: PreparedCorpus, rows: np.ndarray, split: str = "test") -> None:
         """
         Raises:
-            UserError: if on these rows no label has both sides, so that none can be scored.
+            UserError: if no label has both positive and negative studies among these rows of a split, so that none can
+                be scored.
         """
-        test = self.targets[rows]
-        if not ((test == 1).any(0) & (test == 0).any(0)).any():
-            raise UserError(f"corpus {corpus.name}: no label has both sides in the test split, so none can be scored")
+        sides = self._sides(rows)
+        if not any(min(side) for side in sides.values()):
+            raise UserError(
+                f"corpus {corpus.name}: no label has both positive and negative {split} studies, so none can be "
+                f"scored: {_listed(sides)}"
+            )
+
+    def few(self, rows: np.ndarray) -> list[str]:
+        """Remarks on the labels that cannot be scored on these rows, or have too few positives or negatives."""
+        sides = self._sides(rows)
+        missing = {name: side for name, side in sides.items() if not min(side)}
+        few = {name: side for name, side in sides.items() if 0 < min(side) < FEW_OF_A_SIDE}
+        said = []
+        if missing:
+            said.append(f"not scored, for want of positive or of negative studies: {_listed(missing)}")
+        if few:
+            said.append(
+                f"fewer than {FEW_OF_A_SIDE} positive or negative studies, so that the 95 % intervals are not to be "
+                f"trusted: {_listed(few)}"
+            )
+        return said
+
+    def untaught(self, rows: np.ndarray) -> list[str]:
+        """A remark on the labels that cannot be learnt from these training rows."""
+        missing = {name: side for name, side in self._sides(rows).items() if not min(side)}
+        return [f"trained without positive or without negative studies: {_listed(missing)}"] if missing else []
+
+    def _sides(self, rows: np.ndarray) -> dict[str, tuple[int, int]]:
+        """How many studies of these rows are positive and negative, by label."""
+        values = self.targets[rows]
+        counts = zip((values == 1).sum(0).tolist(), (values == 0).sum(0).tolist(), strict=True)
+        return dict(zip(self.names, counts, strict=True))
+
+
+def _listed(sides: dict[str, tuple[int, int]], most: int = 6) -> str:
+    """``effusion (3 positive, 0 negative), ...``, and how many more there are."""
+    shown = [f"{name} ({positive} positive, {negative} negative)" for name, (positive, negative) in sides.items()]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

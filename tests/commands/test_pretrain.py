@@ -1,14 +1,19 @@
 """Training: it learns, it stops and goes on with the same bits, it refuses in words."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from lingula.checkpoint import checkpoint_folder
-from lingula.commands._recipe import resolve
+from lingula.commands._recipe import SCRATCH_STEPS, few_steps, recipe_of, resolve
+from lingula.commands._run import check_batch
 from lingula.commands.evaluate import evaluate
 from lingula.commands.pretrain import pretrain
 from lingula.data.prepared import PreparedCorpus
@@ -401,3 +406,51 @@ def test_compiled_encoders_train_the_same_weights_from_two_graphs(tiny_corpus, t
     # one of the films and one of the reports; the validation's batches and modes have their own
     assert counters["stats"]["unique_graphs"] <= 6
     assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "said"),
+    [
+        ("cm-cgns", {"epochs": [1, 0.5], "batch_size": 8}, "raise --epochs (now 1 0.5) or lower --batch_size (now 8)"),
+        ("clip", {"epochs": [2], "batch_size": 2}, "raise --epochs (now 2)"),
+        (
+            "clip",
+            {"batch_size": 4},
+            "raise --epochs (now 10) or lower --batch_size (now 4) or lower --accumulate (now 3)",
+        ),
+    ],
+)
+def test_a_run_too_short_to_learn_names_what_makes_it_longer(method, settings, said):
+    changed = {name: value for name, value in settings.items() if name != "epochs"}
+    plan = resolve(recipe_of(method, "scratch"), changed, settings.get("epochs"), {}, {})
+    accumulate = 3 if "accumulate" in said else 1
+    about = "99 steps in all, too few to learn from (docs/comparison.md has 930 for the scratch recipe)"
+    assert few_steps(99, method, "scratch", plan, accumulate) == f"warning: {about}; {said}"
+    assert few_steps(100, method, "scratch", plan, accumulate) is None
+    assert few_steps(1, method, "paper", plan, accumulate) == f"warning: 1 step in all, too few to learn from; {said}"
+
+
+def test_the_warning_counts_the_steps_of_the_published_comparison():
+    page = (Path(__file__).parents[2] / "docs" / "comparison.md").read_text()
+    assert "the same 3,000 pairs, the same ten epochs of 32" in page
+    assert SCRATCH_STEPS == 10 * (3000 // 32)
+    assert (sum(stage.epochs for stage in SCRATCH.stages), SCRATCH.batch_size) == (10, 32)
+
+
+def test_studies_that_fill_no_batch_are_told_the_largest_that_they_do(tiny_corpus, tmp_path):
+    settings = {**SMALL, "quiet": True, "accelerator": "cpu"}
+    with pytest.raises(UserError, match=r"24 in all, do not fill one batch of 32; give --batch_size 24 or less$"):
+        pretrain(tiny_corpus, tmp_path / "a", **{**settings, "batch_size": 32})
+    alone = SimpleNamespace(name="x", rows=lambda split: np.arange(1))
+    plan = dataclasses.replace(SCRATCH, batch_size=2)
+    pairs, images = (
+        SimpleNamespace(uses_text=True, smallest_batch=1),
+        SimpleNamespace(uses_text=False, smallest_batch=1),
+    )
+    tokens = SimpleNamespace(sentences=np.array([3]))
+    with pytest.raises(UserError, match=r"1 in all, do not fill one batch of 2; 2 or more are needed$"):
+        check_batch(alone, tokens, plan, pairs, 1)
+    with pytest.raises(UserError, match=r"1 in all, do not fill one batch of 2; give --batch_size 1 or less$"):
+        check_batch(alone, None, plan, images, 1)
+    with pytest.raises(UserError, match=r"batch of 2 on each of 4 processes; 4 or more are needed$"):
+        check_batch(alone, None, plan, images, 4)

@@ -1,5 +1,6 @@
 """Retrieval by class, on a method that knows the findings of its films, or nothing."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,8 +64,16 @@ def test_the_films_have_one_of_the_labels_and_are_the_same_for_a_seed(loader):
 
 
 def test_refusals(loader):
-    with pytest.raises(UserError, match="there are too few of: cardiomegaly"):
+    with pytest.raises(UserError, match=r"there are too few of: cardiomegaly .*; give --per_class (\d+)$") as refused:
         ClassRetrieval(LABELS, per_class=40).draw(loader.corpus)
+    ClassRetrieval(LABELS, per_class=int(str(refused.value).rpartition(" ")[2])).draw(loader.corpus)  # what it advises
+    nowhere = copy.copy(loader.corpus)
+    nowhere.labels = lambda names: loader.corpus.labels(names) * (np.arange(len(names)) != 1)
+    with pytest.raises(UserError, match=f"give --labels {LABELS[0]} {LABELS[2]}$"):
+        ClassRetrieval(LABELS, per_class=1).draw(nowhere)
+    nowhere.labels = lambda names: loader.corpus.labels(names) * (np.arange(len(names)) == 1)
+    with pytest.raises(UserError, match=r"no two classes have test studies of them alone$"):
+        ClassRetrieval(LABELS, per_class=1).draw(nowhere)
     with pytest.raises(UserError, match="needs two classes or more"):
         ClassRetrieval(["effusion"]).draw(loader.corpus)
     with pytest.raises(UserError, match="per_class must be at least 1"):

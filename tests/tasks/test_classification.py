@@ -197,7 +197,7 @@ def test_films_of_unknown_class_are_left_out_and_not_the_first_class(corpus):
 def test_a_test_split_without_two_sides_cannot_be_scored(corpus):
     flat = copy.copy(corpus)
     flat.labels = lambda names: np.ones((len(corpus), len(names)), dtype=np.float32)
-    with pytest.raises(UserError, match="no label has both sides in the test split"):
+    with pytest.raises(UserError, match="no label has both positive and negative test studies, so none can be scored"):
         Labelled.of(flat, ["effusion"], "corpus")
     one = corpus.labels(["effusion", "nodule"]).copy()
     one[:, 1] = 0
@@ -206,6 +206,10 @@ def test_a_test_split_without_two_sides_cannot_be_scored(corpus):
     x = oracle_features(corpus, ["effusion", "nodule"], noise=0.5)
     (found,) = probe(half, x, labels=["effusion", "nodule"], protocol="logistic")
     assert found.numbers["classes_scored"] == 1  # left out of the mean, not counted as 0
+    said = f"not scored, for want of positive or of negative studies: nodule (0 positive, {len(x['test'])} negative)"
+    assert said in found.notes["remarks"]
+    untaught = f"trained without positive or without negative studies: nodule (0 positive, {len(x['train'])} negative)"
+    assert untaught in found.notes["remarks"]
     scores = _logistic_head(x, np.arange(len(x["train"])), Labelled.of(half, ["effusion", "nodule"], "corpus"))
     auroc = roc_auc_score(one[corpus.rows("test"), 0], scores[:, 0])
     assert found.numbers["auroc"] == pytest.approx(auroc)

@@ -1,5 +1,6 @@
 """Detection: what its heads learn, what they leave alone, and how their boxes are measured."""
 
+import copy
 import importlib
 from types import SimpleNamespace
 
@@ -291,3 +292,10 @@ def test_what_nobody_found_anywhere_has_no_boxes(corpus):
     assert corners.shape == (len(corpus), 1, 4)
     assert bool((labels == -1).all())
     assert len(detection._flat(corners, labels).image) == 0
+
+
+def test_validation_without_a_box_is_refused_before_training(corpus):
+    bare = copy.copy(corpus)
+    bare.boxes = corpus.boxes[~corpus.boxes["row"].isin(corpus.rows("val"))]
+    with pytest.raises(UserError, match=r"no val study has a box of .*, to choose the best epoch by"):
+        next(Detection(TARGETS).measure(model_of(), bare, [Cell()], 10))

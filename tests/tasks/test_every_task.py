@@ -49,12 +49,16 @@ def test_it_measures_two_encoders_and_the_same_seeds_give_the_same_numbers(name,
             assert not np.isinf(list(measured.numbers.values())).any()
             assert headline in measured.numbers
             assert measured.notes["test_sha256"]
+            if measured.replicates:  # 16 test studies
+                assert any("fewer than 30" in remark for remark in measured.notes["remarks"])
             for metric, replicates in measured.replicates.items():
                 assert metric in task.higher_is_better
                 assert replicates.shape == (20,)
                 if np.isfinite(measured.numbers[metric]) and np.isfinite(replicates).all():
                     low, high = replicates.min(), replicates.max()
                     assert low - 1e-9 <= measured.numbers[metric] <= high + 1e-9, metric
+    said = capsys.readouterr().out
+    assert ("the 95 % intervals are not to be trusted" in said) is (name != "false-negatives")
     again = evaluate(task, tiny_run, seeds=[0], bootstrap=20)
     for key, cells in found.items():
         for one, other in zip(cells, again[key], strict=True):

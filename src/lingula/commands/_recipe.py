@@ -47,7 +47,7 @@ INSTEAD = (  # of the recipe's own
     "precision",
 )
 FEW_STEPS = 100
-SCRATCH_STEPS = 1560  # 10 epochs of 5,000 pairs in batches of 32, with which the scratch recipe was tuned
+SCRATCH_STEPS = 930  # of the scratch recipe in docs/comparison.md: 10 epochs of 3,000 pairs in batches of 32
 
 
 def recipe_of(method: str, recipe: str) -> Recipe:
@@ -178,11 +178,11 @@ def few_steps(steps: int, method: str, recipe: str, plan: Recipe, accumulate: in
     """A warning for a run of so few steps that it cannot learn, naming what would make them more; else ``None``."""
     if steps >= FEW_STEPS:
         return None
-    tuned = f" (the scratch recipe was tuned with about {SCRATCH_STEPS:,})" if recipe == "scratch" else ""
+    measured = f" (docs/comparison.md has {SCRATCH_STEPS} for the scratch recipe)" if recipe == "scratch" else ""
     ways = [f"raise --epochs (now {' '.join(f'{stage.epochs:g}' for stage in plan.stages)})"]
-    if plan.batch_size > METHODS[method].smallest_batch:
+    if plan.batch_size > max(2, METHODS[method].smallest_batch):  # one pair has no negative
         ways.append(f"lower --batch_size (now {plan.batch_size})")
     if accumulate > 1:
         ways.append(f"lower --accumulate (now {accumulate})")
     noun = "step" if steps == 1 else "steps"
-    return f"warning: {steps} {noun} in all, too few to learn from{tuned}; {' or '.join(ways)}"
+    return f"warning: {steps} {noun} in all, too few to learn from{measured}; {' or '.join(ways)}"

@@ -23,7 +23,7 @@ from lingula.data.loader import Batches, Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.shards import ShardedCorpus
 from lingula.data.streaming import StreamLoader
-from lingula.data.tokens import load_tokenizer, tokenise, train_tokenizer
+from lingula.data.tokens import Tokens, load_tokenizer, tokenise, train_tokenizer
 from lingula.gather import as_the_first
 from lingula.log import Log
 from lingula.methods import METHODS
@@ -143,6 +143,7 @@ def _loaders(
     else:
         held_out = corpus
     tokens = tokenise(held_out.reports, tokenizer, longest) if tokenizer is not None and held_out is not None else None
+    check_batch(corpus, tokens, plan, model, fabric.world_size)
     train: Batches
     if isinstance(corpus, ShardedCorpus):
         train = StreamLoader(corpus, *sizes, tokenizer, longest, device=fabric.device, **drawn)
@@ -153,6 +154,30 @@ def _loaders(
         part = {"rank": fabric.global_rank, "processes": fabric.world_size}
         loaders["val"] = Loader(held_out, held_out.rows("val"), *sizes, tokens, device=fabric.device, **part)
     return loaders
+
+
+def check_batch(
+    corpus: PreparedCorpus | ShardedCorpus, tokens: Tokens | None, plan: Recipe, model: Any, processes: int
+) -> None:
+    """Refuse a batch that the studies do not fill, naming the largest that they do.
+
+    Raises:
+        UserError: naming what they are, and how many.
+    """
+    if isinstance(corpus, ShardedCorpus):
+        studies = int(corpus.counts[: corpus.paired if model.uses_text else None].sum())
+    else:
+        rows = corpus.rows("train")
+        studies = len(rows) if tokens is None else int((tokens.sentences[rows] > 0).sum())
+    if studies >= plan.batch_size * processes:
+        return
+    among = f" on each of {processes} processes" if processes > 1 else ""
+    least, most = max(model.smallest_batch, 2 if model.uses_text else 1), studies // processes
+    way = f"give --batch_size {most} or less" if most >= least else f"{least * processes} or more are needed"
+    raise UserError(
+        f"corpus {corpus.name}: its train studies{' with a report' if model.uses_text else ''}, {studies} in all, do "
+        f"not fill one batch of {plan.batch_size}{among}; {way}"
+    )
 
 
 def _tokenizer(fabric: Any, corpus: PreparedCorpus | ShardedCorpus, plan: Recipe, folder: Path, vocabulary: int) -> Any:

@@ -160,6 +160,8 @@ def prepare(
     log(f"{corpus.name}: prepared {len(studies)} studies ({counts}) in {out}; left out {len(left_out)}")
     for line in stated:
         log(f"{corpus.name}: {_beside_stated(line, left_out)}")
+    for remark in _empty_splits(meta, official):
+        log(f"{corpus.name}: {remark}")
     del films, studies, geometries, index, boxes, masks  # as much again is read back
     return PreparedCorpus.open(out)
 
@@ -273,6 +275,26 @@ def _beside_stated(line: dict[str, Any], left_out: list[LeftOut]) -> str:
         f"{found:,} {what}; {where} states {count:,}: {abs(difference):,} "
         f"{'more' if difference > 0 else 'fewer'}{_why(left_out)}{note}"
     )
+
+
+def _empty_splits(meta: dict[str, Any], official: set[str]) -> list[str]:
+    """Which splits have no study, why, and what to do about it: a line a reason."""
+    patients, empty = sum(meta["patients"].values()), defaultdict(list)
+    for split in [split for split in SPLITS if not meta["studies"][split]]:
+        if official:
+            why = "the corpus has splits of its own, without a usable study there"
+        elif meta["settings"].get(f"{split}_fraction") == 0:
+            why = f"--{split}_fraction is 0"
+        elif patients == 1:
+            why = "there is one patient; add others"
+        else:
+            why = f"{patients} patients are too few for three splits; add others, or give --val_fraction 0"
+        empty[why].append(split)
+    use = {"train": "pretrain learns from", "val": "tasks that fit a head choose by", "test": "evaluate measures on"}
+    return [
+        f"note: {' and '.join(splits)} empty, which {' and '.join(use[split] for split in splits)}: {why}"
+        for why, splits in empty.items()
+    ]
 
 
 # Splits ---------------------------------------------------------------------------------------------------------------

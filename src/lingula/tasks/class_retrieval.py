@@ -20,10 +20,12 @@ from lingula.evaluation import (
     Cell,
     Encoders,
     Measured,
+    few_patients,
     ids_of,
     mean_replicates,
     pair_loader,
     patient_draws,
+    reported_rows,
 )
 from lingula.labels import Labels
 from lingula.metrics.ranking import precision_at
@@ -84,7 +86,8 @@ class ClassRetrieval:
             numbers = {name: float(of.mean()) for name, of in values.items()}
             replicates = {name: mean_replicates(of, weights) for name, of in values.items()}
             numbers |= {"chance": float(same.mean()), "films": float(len(rows))}
-            yield Measured(numbers, replicates, {"test_sha256": id_hash(ids_of(corpus, rows))})
+            notes = {"test_sha256": id_hash(ids_of(corpus, rows)), "remarks": few_patients(corpus, rows)}
+            yield Measured(numbers, replicates, notes)
 
     def draw(self, corpus: PreparedCorpus) -> tuple[np.ndarray, np.ndarray]:
         """The films, ``(n,)`` ascending rows of the corpus, and their ``(n,)`` classes as places among the labels."""
@@ -92,11 +95,20 @@ class ClassRetrieval:
         if len(labels.names) < 2:
             raise UserError(f"retrieval by class needs two classes or more, got {', '.join(labels.names)}")
         written = corpus.labels(labels.names)
-        rows = np.array([row for row in corpus.rows(self.split) if corpus.reports[row]], dtype=np.int64)
+        rows = reported_rows(corpus, self.split)
         classes = [
             only_class(dict(zip(labels.names, written[row].tolist(), strict=True)), labels.names) for row in rows
         ]
-        drawn = sample_by_class(ids_of(corpus, rows), classes, self.per_class, self.seed, labels.names)
+        counts = {name: classes.count(name) for name in labels.names}
+        try:
+            drawn = sample_by_class(ids_of(corpus, rows), classes, self.per_class, self.seed, labels.names)
+        except UserError as err:
+            least = min(counts.values())
+            others = [name for name, count in counts.items() if count]
+            ways = [f"--per_class {least}"] if least else []
+            ways += [f"--labels {' '.join(others)}"] if not least and len(others) > 1 else []
+            way = f"; give {ways[0]}" if ways else f"; no two classes have {self.split} studies of them alone"
+            raise UserError(f"{err}{way}") from err
         return rows[drawn], np.array([labels.names.index(str(classes[place])) for place in drawn])
 
 

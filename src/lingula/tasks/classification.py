@@ -26,6 +26,7 @@ from lingula.evaluation import (
     Measured,
     cells_of,
     draw_subset,
+    few_patients,
     film_loader,
     ids_of,
     labelled_rows,
@@ -113,6 +114,7 @@ class Classification:
         data = Labelled.of(corpus, self.labels, self.label_policy)
         weights = patient_draws(corpus, data.rows["test"], draws)
         features = self._features(model, corpus, data) if self.encoder == "frozen" else {}
+        remarks = few_patients(corpus, data.rows["test"]) + data.labels.few(data.rows["test"])
         for cell in cells:
             train = data.rows["train"]
             subset = draw_subset(patients_of(corpus, train), data.targets[train], *cell)
@@ -141,6 +143,7 @@ class Classification:
                     "train_studies": len(subset),
                     "test_studies": len(test),
                     "test_sha256": id_hash(ids_of(corpus, data.rows["test"])),
+                    "remarks": remarks + data.labels.untaught(train[subset]),
                     **notes,
                 },
                 cell=cell,

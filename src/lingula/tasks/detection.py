@@ -27,12 +27,14 @@ from lingula.evaluation import (
     Measured,
     cells_of,
     draw_subset,
+    few_patients,
     ids_of,
     labelled_rows,
     patient_draws,
     patients_of,
 )
 from lingula.finetune import Tuning, finetune, tuning_batch
+from lingula.labels import FEW_OF_A_SIDE
 from lingula.losses.yolo import yolo
 from lingula.metrics.detection import Boxes, average_precision, mean_average_precision, weighted_average_precision
 from lingula.nn.frozen import encoder_to_use
@@ -109,7 +111,14 @@ class Detection:
         corners, labels = true_boxes(corpus, self.targets, size)
         shown = np.stack([(labels[rows["train"]] == label).any(1) for label in range(classes)], 1)  # (n, C)
         truth = {split: _flat(corners[own], labels[own]) for split, own in rows.items()}
+        if not len(truth["val"].image):
+            targets = ", ".join(self.targets)
+            raise UserError(f"corpus {corpus.name}: no val study has a box of {targets}, to choose the best epoch by")
         weights = patient_draws(corpus, rows["test"], draws)
+        remarks = few_patients(corpus, rows["test"])
+        positive = len(set(truth["test"].image.tolist()))
+        if positive < FEW_OF_A_SIDE:
+            remarks.append(f"measured on {positive} test images with a box, fewer than {FEW_OF_A_SIDE}")
         test_ids = ids_of(corpus, rows["test"])
 
         def look(detector: Detector, split: str) -> tuple[Boxes, np.ndarray]:
@@ -142,6 +151,7 @@ class Detection:
                 "test_boxes": len(truth["test"].image),
                 "test_found": len(found.image),
                 "test_sha256": id_hash(test_ids),
+                "remarks": remarks,
                 **outcome.notes(),
             }
             yield Measured(

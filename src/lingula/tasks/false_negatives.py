@@ -18,7 +18,7 @@ import torch
 from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import Cell, Encoders, Measured, ids_of, pair_loader
+from lingula.evaluation import Cell, Encoders, Measured, ids_of, pair_loader, reported_rows
 from lingula.losses.cluster_guided import false_negative_mask
 from lingula.losses.cosine import cosine
 
@@ -53,7 +53,7 @@ class FalseNegatives:
             UserError: if the split has no reports.
         """
         for _ in cells:
-            rows = corpus.rows(self.split)
+            rows = reported_rows(corpus, self.split)
             numbers = false_negatives(model.method, pair_loader(model, corpus, rows, self.batch_size))
             yield Measured(numbers, notes={"test_sha256": id_hash(ids_of(corpus, rows))})
 

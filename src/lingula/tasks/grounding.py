@@ -24,10 +24,12 @@ from lingula.evaluation import (
     Cell,
     Encoders,
     Measured,
+    few_patients,
     film_loader,
     ids_of,
     mean_replicates,
     pair_loader,
+    reported_rows,
 )
 from lingula.findings import words_of
 from lingula.metrics.bootstrap import bootstrap_weights
@@ -87,7 +89,7 @@ class Grounding:
             yield score(list(looks), corpus, draws)
 
     def _of_sentences(self, model: Encoders, corpus: PreparedCorpus) -> Iterator[Look]:
-        loader = pair_loader(model, corpus, corpus.rows(self.split))
+        loader = pair_loader(model, corpus, reported_rows(corpus, self.split))
         for batch in loader:
             assert batch.reports is not None
             counts = torch.bincount(batch.reports.report_of_sentence.cpu(), minlength=len(batch))
@@ -230,7 +232,8 @@ def score(looks: Sequence[Look], corpus: PreparedCorpus, draws: int) -> Measured
     patients = corpus.index["patient_id"].to_numpy().astype(str)[rows]
     weights = bootstrap_weights(patients, draws, seed=0)
     replicates = {name: mean_replicates(arrays[name], weights) for name in METRICS}
-    return Measured(numbers, replicates, {"test_sha256": id_hash(ids_of(corpus, np.unique(rows)))})
+    notes = {"test_sha256": id_hash(ids_of(corpus, np.unique(rows))), "remarks": few_patients(corpus, np.unique(rows))}
+    return Measured(numbers, replicates, notes)
 
 
 def pixels_inside(boxes: np.ndarray, image_size: int) -> np.ndarray:

@@ -34,6 +34,7 @@ from lingula.evaluation import (
     Measured,
     cells_of,
     draw_subset,
+    few_patients,
     ids_of,
     labelled_rows,
     mean_replicates,
@@ -194,6 +195,7 @@ class ReportGeneration:
                 "train_studies": len(train),
                 "test_studies": len(written),
                 "test_sha256": id_hash(ids_of(corpus, rows["test"])),
+                "remarks": few_patients(corpus, rows["test"]),
             }
             if self.examples:
                 pairs = zip(written, generated, strict=True)

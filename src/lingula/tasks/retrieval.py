@@ -20,10 +20,12 @@ from lingula.evaluation import (
     Cell,
     Encoders,
     Measured,
+    few_patients,
     ids_of,
     mean_replicates,
     pair_loader,
     patient_draws,
+    reported_rows,
 )
 from lingula.gather import evenly, gather
 from lingula.metrics.ranking import ranks, recall_at, recall_ceiling, weighted_median
@@ -77,7 +79,9 @@ class Retrieval:
             UserError: if the split has no reports.
         """
         for _ in cells:
-            yield rank_pairs(model.method, pair_loader(model, corpus, corpus.rows(self.split)), self.pool, draws)
+            yield rank_pairs(
+                model.method, pair_loader(model, corpus, reported_rows(corpus, self.split)), self.pool, draws
+            )
 
 
 @torch.inference_mode()
@@ -129,4 +133,5 @@ def rank_pairs(method: Any, loader: Loader, pool: int = 200, draws: int = 1000) 
     numbers |= {"median_rank": float(np.median(rank)), "pool": float(pool), "queries": float(len(queried))}
     replicates = {name: mean_replicates(values[name], weights) for name in Retrieval.higher_is_better if name in values}
     replicates["median_rank"] = weighted_median(rank, weights)
-    return Measured(numbers, replicates, {"test_sha256": id_hash(ids_of(loader.corpus, queried))})
+    remarks = few_patients(loader.corpus, queried)
+    return Measured(numbers, replicates, {"test_sha256": id_hash(ids_of(loader.corpus, queried)), "remarks": remarks})

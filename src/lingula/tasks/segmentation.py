@@ -26,6 +26,7 @@ from lingula.evaluation import (
     Measured,
     cells_of,
     draw_subset,
+    few_patients,
     ids_of,
     labelled_rows,
     mean_replicates,
@@ -34,6 +35,7 @@ from lingula.evaluation import (
 )
 from lingula.finetune import Tuning, finetune, tuning_batch
 from lingula.keyed import keyed_uniform
+from lingula.labels import FEW_OF_A_SIDE
 from lingula.losses.segmentation import focal, negative_log_dice
 from lingula.metrics.segmentation import dice, iou
 from lingula.nn.frozen import encoder_to_use
@@ -110,6 +112,11 @@ class Segmentation:
         rows = labelled_rows(corpus, corpus.rows_with_mask(self.target), f"mask '{self.target}'")
         lesion = _has_lesion(corpus, rows["train"], self.target)
         weights = patient_draws(corpus, rows["test"], draws)
+        remarks = few_patients(corpus, rows["test"])
+        positive = int(_has_lesion(corpus, rows["test"], self.target).sum())
+        if positive < FEW_OF_A_SIDE:
+            remarks.append(f"dice_positive is of {positive} test images with a lesion, fewer than {FEW_OF_A_SIDE}")
+
         for cell in cells:
             train = rows["train"][self._draw(corpus, rows["train"], lesion, cell)]
             torch.manual_seed(cell.seed)
@@ -132,6 +139,7 @@ class Segmentation:
                     "train_studies": len(train),
                     "test_studies": len(rows["test"]),
                     "test_sha256": id_hash(ids_of(corpus, rows["test"])),
+                    "remarks": remarks,
                     **outcome.notes(),
                 },
                 cell=cell,

@@ -25,9 +25,11 @@ from lingula.evaluation import (
     Cell,
     Encoders,
     Measured,
+    few_patients,
     ids_of,
     mean_replicates,
     pair_loader,
+    reported_rows,
 )
 from lingula.losses.cosine import cosine
 from lingula.metrics.bootstrap import bootstrap_weights
@@ -63,7 +65,7 @@ class SwapTest:
             UserError: if every batch holds a single patient, or there are no reports.
         """
         for _ in cells:
-            loader = pair_loader(model, corpus, corpus.rows(self.split), self.batch_size)
+            loader = pair_loader(model, corpus, reported_rows(corpus, self.split), self.batch_size)
             yield swap_films(model.method, loader, draws)
 
 
@@ -114,6 +116,8 @@ def swap_films(method: Any, loader: Loader, draws: int = 1000) -> Measured:
         samples["row"] += rows[reports.report_of_sentence.cpu().numpy()].tolist()
         samples["chance"] += [1 / len(sentences)] * len(sentences)
     if not samples["row"]:
+        if len(set(patients[loader.rows])) < 2:
+            raise UserError("the swap test gives a sentence another patient's image, and this split has one patient")
         raise UserError("the swap test needs batches of two patients or more; choose a larger --batch_size")
     numbers = {key: float(np.mean(samples[key])) for key in ("right", "swapped", "chance")}
     rows = np.asarray(samples["row"])
@@ -121,7 +125,10 @@ def swap_films(method: Any, loader: Loader, draws: int = 1000) -> Measured:
     return Measured(
         {**numbers, "sentences": float(len(rows)), "batch_size": float(loader.batch_size)},
         {key: mean_replicates(np.asarray(samples[key]), weights) for key in ("right", "swapped")},
-        {"test_sha256": id_hash(ids_of(loader.corpus, np.unique(rows)))},
+        {
+            "test_sha256": id_hash(ids_of(loader.corpus, np.unique(rows))),
+            "remarks": few_patients(loader.corpus, np.unique(rows)),
+        },
     )
 
 

@@ -27,9 +27,11 @@ from lingula.evaluation import (
     Cell,
     Encoders,
     Measured,
+    few_patients,
     film_loader,
     ids_of,
     patient_draws,
+    split_rows,
 )
 from lingula.findings import is_finding, prompts_of
 from lingula.labels import Labels
@@ -90,13 +92,14 @@ class ZeroShot:
             UserError: for labels or prompts that do not fit, or a split in which no label has both sides.
         """
         labels = Labels.of(corpus, self.labels, self.label_policy)
-        rows = np.intersect1d(corpus.rows(self.split), labels.known)
-        labels.check_test(corpus, rows)
+        rows = split_rows(corpus, self.split, labels.known, "labels")
+        labels.check_test(corpus, rows, self.split)
         given = {} if self.prompts is None else prompts_in(self.prompts, labels.names)
         prompts = complete(given, labels.names, corpus.name)
         texts = training_texts(model, corpus)
         unread = None if texts is None else never_read(texts, prompts)
-        remarks = [*remarks_on_prompts(self.prompts, given, prompts), *remarks_on_words(model, unread)]
+        remarks = few_patients(corpus, rows) + labels.few(rows)
+        remarks += [*remarks_on_prompts(self.prompts, given, prompts), *remarks_on_words(model, unread)]
         sign = np.array([1 if is_finding(name, corpus.name) else -1 for name in labels.names], dtype=np.float32)
         targets, weights = labels.targets[rows], patient_draws(corpus, rows, draws)
         for _ in cells:
