@@ -30,6 +30,7 @@ def fit(
     log_every: int = 20,
     on_log: Callable[[int, dict[str, float]], None] | None = None,
     after_each: Callable[[int], None] | None = None,
+    ways_out: str = "lower --learning_rate",
 ) -> None:
     """Take the optimiser steps ``start .. steps - 1``.
 
@@ -47,6 +48,7 @@ def fit(
         log_every: steps between two calls of ``on_log``.
         on_log: gets the number of steps taken and the means of the terms since the last call.
         after_each: gets the number of steps taken, after every step.
+        ways_out: what a user can do about a term that is not finite.
     Raises:
         UserError: if a logged term is not finite, or no term has a gradient.
     """
@@ -78,7 +80,7 @@ def fit(
         done = step + 1
         if on_log is not None and (done % log_every == 0 or done == steps):
             means = {name: float(value) / seen for name, value in sums.items()}
-            _check_finite(done, means)
+            _check_finite(done, means, ways_out)
             if norm is not None:
                 means["gradient_norm"] = float(norm)
             on_log(done, means)
@@ -99,7 +101,7 @@ def _seed(seed: int, device: torch.device) -> None:
         torch.mps.manual_seed(seed)
 
 
-def _check_finite(step: int, means: dict[str, float]) -> None:
+def _check_finite(step: int, means: dict[str, float], ways_out: str) -> None:
     for name, value in means.items():
         if not torch.isfinite(torch.tensor(value)):
-            raise UserError(f"the term '{name}' is {value} by step {step}; lower --learning_rate, or set --clip 1.0")
+            raise UserError(f"the term '{name}' is {value} by step {step}; {ways_out}")

@@ -250,6 +250,7 @@ class Run:
                 save_checkpoint(self.out, self.model, optimizer, Progress(number, step, before + step), scaler)
                 self.fabric.barrier()
 
+        clipping = "set --clip 1.0" if plan.clip is None else f"--clip (now {plan.clip:g})"
         with log.bar(f"stage {number + 1} of {len(plan.stages)}", before + done, before + steps):
             fit(
                 self.fabric,
@@ -265,6 +266,7 @@ class Run:
                 log_every,
                 on_log,
                 after_each,
+                f"lower --learning_rate or {clipping}",
             )
         online = getattr(self.model, "online", None)
         if online is not None and not online.started:
