@@ -439,7 +439,9 @@ def test_the_warning_counts_the_steps_of_the_published_comparison():
 
 def test_studies_that_fill_no_batch_are_told_the_largest_that_they_do(tiny_corpus, tmp_path):
     settings = {**SMALL, "quiet": True, "accelerator": "cpu"}
-    with pytest.raises(UserError, match=r"24 in all, do not fill one batch of 32; give --batch_size 24 or less$"):
+    with pytest.raises(
+        UserError, match=r"24 train studies with a report do not fill .* 32; give --batch_size 24 or less$"
+    ):
         pretrain(tiny_corpus, tmp_path / "a", **{**settings, "batch_size": 32})
     alone = SimpleNamespace(name="x", rows=lambda split: np.arange(1))
     plan = dataclasses.replace(SCRATCH, batch_size=2)
@@ -448,9 +450,9 @@ def test_studies_that_fill_no_batch_are_told_the_largest_that_they_do(tiny_corpu
         SimpleNamespace(uses_text=False, smallest_batch=1),
     )
     tokens = SimpleNamespace(sentences=np.array([3]))
-    with pytest.raises(UserError, match=r"1 in all, do not fill one batch of 2; 2 or more are needed$"):
+    with pytest.raises(UserError, match=r"1 train study with a report does not fill one batch of 2; 2 or more"):
         check_batch(alone, tokens, plan, pairs, 1)
-    with pytest.raises(UserError, match=r"1 in all, do not fill one batch of 2; give --batch_size 1 or less$"):
+    with pytest.raises(UserError, match=r"1 train study does not fill one batch of 2; give --batch_size 1 or less$"):
         check_batch(alone, None, plan, images, 1)
     with pytest.raises(UserError, match=r"batch of 2 on each of 4 processes; 4 or more are needed$"):
         check_batch(alone, None, plan, images, 4)

@@ -170,3 +170,12 @@ def test_the_tables_say_which_protocol_and_where_it_was_departed_from():
     own = column({"a": [cell(0.5)]})
     own.protocol = "mgca, epochs 7"
     assert "Protocols: SIIM: mgca, epochs 7." in _tables.notes(_tables.Table("T", [own]))
+
+
+def test_the_remarks_of_a_measurement_stand_under_its_table_once():
+    few = [cell(0.5), cell(0.6, 1)]
+    for one in few:
+        one.notes["remarks"] = ["measured on 3 patients"]
+    said = _tables.notes(_tables.Table("T", [column({"a": few, "b": [cell(0.4)]}), column({"a": few[:1]}, "iou")]))
+    assert said[-1] == "SIIM: measured on 3 patients."
+    assert sum("3 patients" in line for line in said) == 1

@@ -815,16 +815,16 @@ def test_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("patients", "splits", "options", "said"),
     [
-        (1, None, {}, ["val and test empty, which tasks that fit a head choose by and evaluate measures on: there is "
-                       "one patient; add others"]),
-        (2, None, {}, ["val and test empty, which tasks that fit a head choose by and evaluate measures on: 2 "
-                       "patients are too few for three splits; add others, or give --val_fraction 0"]),
-        (2, None, {"val_fraction": 0.0}, ["val empty, which tasks that fit a head choose by: --val_fraction is 0"]),
+        (1, None, {}, ["val and test are empty: there is one patient; add others (heads are chosen on val, evaluate "
+                       "measures on test)"]),
+        (2, None, {}, ["val and test are empty: 2 patients are too few for three splits; add others, or give "
+                       "--val_fraction 0 (heads are chosen on val, evaluate measures on test)"]),
+        (2, None, {"val_fraction": 0.0}, ["val is empty: --val_fraction is 0 (heads are chosen on val)"]),
         (3, None, {}, []),
-        (4, ["train", "test"], {}, ["val empty, which tasks that fit a head choose by: the corpus has splits of its "
-                                    "own, without a usable study there"]),
-        (2, ["val", "test"], {}, ["train empty, which pretrain learns from: the corpus has splits of its own, "
-                                  "without a usable study there"]),
+        (4, ["train", "test"], {}, ["val is empty: the corpus has splits of its own, without a usable study there "
+                                    "(heads are chosen on val)"]),
+        (2, ["val", "test"], {}, ["train is empty: the corpus has splits of its own, without a usable study there "
+                                  "(pretrain learns from train)"]),
     ],
 )  # fmt: skip
 def test_empty_splits_are_told_with_their_reason(tmp_path, patients, splits, options, said):
@@ -835,5 +835,5 @@ def test_empty_splits_are_told_with_their_reason(tmp_path, patients, splits, opt
     corpus = run(Toy(rows), tmp_path, log=lines.append, **options)
     assert [line for line in lines if " note: " in line] == [f"toy: note: {line}" for line in said]
     assert {split for split in ("train", "val", "test") if not len(corpus.rows(split))} == {
-        split for split in ("train", "val", "test") for line in said if split in line.partition(" empty")[0]
+        split for split in ("train", "val", "test") for line in said if split in line.partition(" empty")[0].split()
     }

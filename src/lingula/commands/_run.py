@@ -174,10 +174,9 @@ def check_batch(
     among = f" on each of {processes} processes" if processes > 1 else ""
     least, most = max(model.smallest_batch, 2 if model.uses_text else 1), studies // processes
     way = f"give --batch_size {most} or less" if most >= least else f"{least * processes} or more are needed"
-    raise UserError(
-        f"corpus {corpus.name}: its train studies{' with a report' if model.uses_text else ''}, {studies} in all, do "
-        f"not fill one batch of {plan.batch_size}{among}; {way}"
-    )
+    what = f"{studies} train {'study' if studies == 1 else 'studies'}{' with a report' if model.uses_text else ''}"
+    fill = "does not fill" if studies == 1 else "do not fill"
+    raise UserError(f"corpus {corpus.name}: {what} {fill} one batch of {plan.batch_size}{among}; {way}")
 
 
 def _tokenizer(fabric: Any, corpus: PreparedCorpus | ShardedCorpus, plan: Recipe, folder: Path, vocabulary: int) -> Any:

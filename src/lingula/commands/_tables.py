@@ -223,6 +223,14 @@ def notes(table: Table) -> list[str]:
     other = [f"{column.title} {column.share} ({column.metric})" for column in table.columns if not column.same_test]
     if other:
         said.append(f"Not ranked: the methods were measured on different test studies or labels: {', '.join(other)}.")
+    remarks = dict.fromkeys(
+        f"{column.title}: {remark}."
+        for column in table.columns
+        for cells in column.cells.values()
+        for cell in cells
+        for remark in cell.notes.get("remarks", ())
+    )
+    said += remarks
     return said
 
 

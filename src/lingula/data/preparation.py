@@ -290,9 +290,10 @@ def _empty_splits(meta: dict[str, Any], official: set[str]) -> list[str]:
         else:
             why = f"{patients} patients are too few for three splits; add others, or give --val_fraction 0"
         empty[why].append(split)
-    use = {"train": "pretrain learns from", "val": "tasks that fit a head choose by", "test": "evaluate measures on"}
+    use = {"train": "pretrain learns from train", "val": "heads are chosen on val", "test": "evaluate measures on test"}
     return [
-        f"note: {' and '.join(splits)} empty, which {' and '.join(use[split] for split in splits)}: {why}"
+        f"note: {' and '.join(splits)} {'is' if len(splits) == 1 else 'are'} empty: {why} "
+        f"({', '.join(use[split] for split in splits)})"
         for why, splits in empty.items()
     ]
 
