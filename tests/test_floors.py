@@ -12,7 +12,7 @@ FLOORS = {
     0: {"batch", "gather", "registry", "keyed", "losses", "metrics", "findings"},
     1: {"nn"},
     2: {"train", "finetune", "evaluation", "labels", "checkpoint", "optim", "results", "log", "fabric", "sharding"}
-    | {"data"},
+    | {"data", "progress"},
     3: {"methods", "tasks", "corpora", "plots"},
     4: {"commands", "api"},
     5: {"cli", "__main__"},

@@ -13,6 +13,7 @@ from torch import nn
 
 from lingula.data.loader import Loader
 from lingula.fabric import quiet_fabric
+from lingula.progress import progress
 from lingula.registry import UserError
 from lingula.train import fit
 
@@ -88,18 +89,23 @@ def finetune(
     model, wrapped = fabric.setup(module, optimizer)
     best: dict[str, torch.Tensor] = {}
     best_score, best_epoch, epoch = math.nan, 0, 0
-    for epoch in range(1, tuning.epochs + 1):
-        rate = tuning.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / tuning.epochs))
-        first = (epoch - 1) * len(loader)
-        fit(fabric, model, wrapped, loader, _constant(rate), first + len(loader), first, seed=seed, on_log=_ignore)
-        module.eval()
-        with torch.inference_mode():
-            now = score()
-        if not math.isnan(now) and (not best or (now > best_score if higher_is_better else now < best_score)):
-            best = {name: value.detach().clone() for name, value in module.state_dict().items()}
-            best_score, best_epoch = now, epoch
-        elif best and epoch - best_epoch >= tuning.patience:
-            break
+    with progress("training", tuning.epochs * len(loader), "step", at_most=True) as bar:
+        for epoch in range(1, tuning.epochs + 1):
+            rate = tuning.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / tuning.epochs))
+            first = (epoch - 1) * len(loader)
+            fit(
+                fabric, model, wrapped, loader, _constant(rate), first + len(loader), first,
+                seed=seed, on_log=_ignore, after_each=bar.at,
+            )  # fmt: skip
+            module.eval()
+            with torch.inference_mode():
+                now = score()
+            if not math.isnan(now) and (not best or (now > best_score if higher_is_better else now < best_score)):
+                best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+                best_score, best_epoch = now, epoch
+            elif best and epoch - best_epoch >= tuning.patience:
+                break
+            bar.note = f"epoch {epoch}, best on validation {best_score:.4g} in epoch {best_epoch}"
     if not best:
         raise UserError("validation gave no number in any epoch: its split holds nothing that can be scored")
     module.load_state_dict(best)

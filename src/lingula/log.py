@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lingula.progress import Bar, progress, quietly
 from lingula.results import append_rows
 
 
 class Log:
-    """``metrics.jsonl``, TensorBoard events and a progress bar, on the first process only."""
+    """``metrics.jsonl``, TensorBoard events and the progress of the steps, on the first process only."""
 
     def __init__(self, fabric: Any, out: Path, resume_at: int, quiet: bool) -> None:
         self.active = fabric.is_global_zero
         self.quiet = quiet or not self.active
         self.started = time.perf_counter()
-        self.progress: Any = None
-        self.task: Any = None
+        self.progress: Bar | None = None
         if not self.active:
             return
         from torch.utils.tensorboard import SummaryWriter
@@ -30,31 +31,23 @@ class Log:
         board = out / "tensorboard"
         self.board = SummaryWriter(str(board), purge_step=resume_at + 1 if board.is_dir() else None)
 
-    def bar(self, label: str, start: int, end: int) -> Any:
-        """A progress bar from step ``start`` to ``end``, as a context."""
-        if self.quiet:
-            return nullcontext()
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[terms]}"),
-        )  # fmt: skip
-        self.task = self.progress.add_task(label, total=end, completed=start, terms="")
-        return self.progress
+    @contextmanager
+    def bar(self, label: str, start: int, end: int) -> Iterator[None]:
+        """Show the steps from ``start`` to ``end`` while the context lasts."""
+        with quietly(self.quiet), progress(label, end, "step", start) as self.progress:
+            yield
 
     def step(self, step: int) -> None:
         """The number of steps taken."""
         if self.progress is not None:
-            self.progress.update(self.task, completed=step)
+            self.progress.at(step)
 
     def terms(self, step: int, stage: int, rate: float, terms: dict[str, float]) -> None:
         """The loss terms since the last call."""
         if not self.active:
             return
         if self.progress is not None:
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in terms.items() if name != "gradient_norm")
-            self.progress.update(self.task, terms=shown)
+            self.progress.note = f"total {sum(value for name, value in terms.items() if name != 'gradient_norm'):.3g}"
         self._write({"step": step, "stage": stage + 1, "learning_rate": rate, **_under("train", terms)})
 
     def validation(self, step: int, numbers: dict[str, float]) -> None:

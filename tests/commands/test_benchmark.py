@@ -185,7 +185,7 @@ def test_a_cell_that_was_cut_off_is_measured_again(write, capsys):
     cells[2].with_suffix(".npz").write_bytes(cells[3].with_suffix(".npz").read_bytes()[:100])
     capsys.readouterr()
     benchmark(file)
-    assert capsys.readouterr().out.count(" on synthetic") == 3
+    assert capsys.readouterr().err.count(" on synthetic") == 3
     assert (file.with_suffix("") / "tables.md").read_text() == expected
     assert not [path for path in file.with_suffix("").rglob("*") if "partial" in path.name]
 
@@ -198,7 +198,7 @@ def test_another_preparation_of_the_corpus_trained_on_is_told_of(write, tiny_run
     (run / "run.json").write_text(json.dumps(made))
     file = write(methods={"CM-CGNS": {"run": str(run)}}, seeds=[0])
     benchmark(file)
-    assert "may have been trained on" in capsys.readouterr().out
+    assert "may have been trained on" in capsys.readouterr().err
 
 
 def test_a_method_is_trained_where_it_is_to_be_and_not_again(write, tiny_corpus, tmp_path):

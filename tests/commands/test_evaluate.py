@@ -93,7 +93,7 @@ def test_another_preparation_in_the_training_folder_is_not_measured_unasked(smal
     with pytest.raises(UserError, match="another preparation of synthetic than the run was trained on"):
         evaluate(Retrieval(), small_run)
     evaluate(Retrieval(), small_run, corpus=made["corpus"]["folder"], seeds=[0])
-    assert "may have been trained on" in capsys.readouterr().out
+    assert "may have been trained on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -32,24 +32,26 @@ def benchmark(
     device: str = "auto",
     only: list[str] | None = None,
     tables_only: bool = False,
+    quiet: bool = False,
 ) -> list[Any]:
     """Compare methods on tasks, resuming where it stopped, and print the papers' tables.
 
-    The file names the methods, each a run, or how to train one, or an initialisation; the tasks with their prepared
-    corpora and options; and the seeds. See docs/benchmark.md.
+    The file lists the methods (a trained run, the options to train one, or an initialisation), the tasks with their
+    prepared corpora and options, and the seeds. See docs/benchmark.md.
 
     Args:
-        file: YAML.
-        out: folder of the cells, the runs and the tables; the file's own name without .yaml by default.
+        file: YAML file of the benchmark.
+        out: folder for the cells, the runs and the tables (default: FILE without its .yaml).
         device: `cpu`, `cuda`, `mps` or `auto`.
-        only: train and measure these methods alone; the tables show what is there of the others. Several processes may
-            so share the work of one file.
-        tables_only: print the tables of what is there, and measure nothing.
+        only: methods to train and measure; the tables still include the other methods as far as they have been
+            measured. Several processes can share the work of one file this way.
+        tables_only: measure nothing; print the tables of what has been measured.
+        quiet: do not show progress.
     """
     from lingula.commands._tables import markdown, print_tables, tables_of
     from lingula.commands.evaluate import device_of
     from lingula.data.prepared import PreparedCorpus
-    from lingula.evaluation import lacking
+    from lingula.progress import quietly
     from lingula.registry import UserError
     from lingula.results import append_rows
 
@@ -61,26 +63,8 @@ def benchmark(
     measured_here = [] if tables_only else _chosen(only, plan)
     for name in measured_here:
         check_pretrain(name, plan.methods[name])
-    for name in measured_here:  # all before any is measured: one may be like a later one
-        train(name, plan.methods[name], out, plan)
-    found: dict[tuple[str, int], list[Measured]] = {}
-    rows: list[dict[str, Any]] = []
-    for name, method in plan.methods.items():
-        if name not in measured_here and not _is_there(name, method, out, plan):
-            continue
-        for weights in weights_of(name, method, out, plan, device):
-            for number, (entry, task) in enumerate(tasks):
-                if lacking(task, weights.base.method) is not None:
-                    continue  # a dash in its column
-                corpus = corpora[entry.corpus]
-                store = Store(out / "cells", name, weights, task, corpus, plan.bootstrap)
-                cells = task.cells(weights.seeds)
-                if name in measured_here:
-                    store.fill(cells)
-                for row, measured in store.read(cells):
-                    if row not in rows:  # two entries may show the same cells
-                        rows.append(row)
-                    found.setdefault((name, number), []).append(measured)
+    with quietly(quiet):
+        rows, found = fill(plan, tasks, corpora, out, device, measured_here)
     if not rows:
         raise UserError(f"{out} holds no cell of {file} yet; run it without --tables_only")
     tables = tables_of(plan, tasks, corpora, found)
@@ -90,8 +74,43 @@ def benchmark(
     partial.unlink(missing_ok=True)
     append_rows(partial, rows)
     partial.replace(out / "results.jsonl")
-    print(f"{out / 'tables.md'}")
+    print(out / "tables.md", file=sys.stderr)
     return tables
+
+
+def fill(
+    plan: Plan,
+    tasks: list[tuple[Any, Any]],
+    corpora: dict[Path, PreparedCorpus],
+    out: Path,
+    device: str,
+    chosen: list[str],
+) -> tuple[list[dict[str, Any]], dict[tuple[str, int], list[Measured]]]:
+    """Train and measure the chosen methods; the rows, and the cells by method and task, of all that are there."""
+    from lingula.evaluation import lacking
+    from lingula.progress import over
+
+    for name in over(chosen, "pre-training", "method"):  # all before any is measured: one may be like a later one
+        train(name, plan.methods[name], out, plan)
+    rows: list[dict[str, Any]] = []
+    found: dict[tuple[str, int], list[Measured]] = {}
+    for name, method in over(plan.methods.items(), "benchmark", "method"):
+        if name not in chosen and not _is_there(name, method, out, plan):
+            continue
+        for weights in weights_of(name, method, out, plan, device):
+            for number, (entry, task) in enumerate(tasks):
+                if lacking(task, weights.base.method) is not None:
+                    continue  # a dash in its column
+                corpus = corpora[entry.corpus]
+                store = Store(out / "cells", name, weights, task, corpus, plan.bootstrap)
+                cells = task.cells(weights.seeds)
+                if name in chosen:
+                    store.fill(cells)
+                for row, measured in store.read(cells):
+                    if row not in rows:  # two entries may show the same cells
+                        rows.append(row)
+                    found.setdefault((name, number), []).append(measured)
+    return rows, found
 
 
 def _chosen(only: list[str] | None, plan: Plan) -> list[str]:
@@ -247,19 +266,24 @@ class Store:
         """Measure the cells that are missing, and write each at once."""
         import time
 
+        from lingula.commands.evaluate import name_of, share
+        from lingula.progress import progress
+
         missing = [cell for cell in cells if self._load(cell) is None]
         if not missing:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
-        model = self.weights.make(self.corpus)
-        measured = self.task.measure(model, self.corpus, missing, self.draws)
-        for cell, found in zip(missing, measured, strict=True):
-            found.notes = {**found.notes, **model.conditions}
-            self._write(cell, found, time.perf_counter() - started)
-            share = f", {cell.fraction:.3g} of the labels, seed {cell.seed}" if found.cell else ""
-            print(f"{self.method}: {type(self.task).__name__} on {self.corpus.name}{share}")
-            started = time.perf_counter()
+        what = f"{self.method}, {name_of(self.task)} on {self.corpus.name}"
+        with progress(what, len(missing), "measurement") as bar:
+            model = self.weights.make(self.corpus)
+            measured = self.task.measure(model, self.corpus, missing, self.draws)
+            for cell, found in zip(missing, measured, strict=True):
+                found.notes = {**found.notes, **model.conditions}
+                self._write(cell, found, time.perf_counter() - started)
+                bar.advance()
+                bar.say(f"{what}, {share(cell.fraction)}, seed {cell.seed}" if found.cell else what)
+                started = time.perf_counter()
 
     def _write(self, cell: Cell, found: Measured, seconds: float) -> None:
         import numpy as np

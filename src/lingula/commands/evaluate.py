@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lingula.api import Model
     from lingula.data.prepared import PreparedCorpus
     from lingula.evaluation import Measured
+    from lingula.progress import Bar
 
 Found = dict[tuple[str, float | None], list[Any]]
 
@@ -27,6 +28,7 @@ def evaluate(
     baseline: bool = True,
     bootstrap: int = 1000,
     device: str = "auto",
+    quiet: bool = False,
 ) -> Found:
     """Measure what a run has learned, beside the same encoders with random weights.
 
@@ -35,14 +37,16 @@ def evaluate(
     Args:
         task: what to measure.
         run: folder of a run.
-        corpus: a prepared corpus; the one that the run was trained on by default.
-        seeds: of the subsets, the heads and the random encoders; 0 1 2 by default.
-        baseline: measure random encoders too, one for each seed.
-        bootstrap: draws of the 95 % interval.
+        corpus: folder of a prepared corpus (default: the corpus that the run was trained on).
+        seeds: seeds of the training subsets, the heads and the random encoders (default: 0 1 2).
+        baseline: also measure encoders with random weights, one for each seed.
+        bootstrap: number of bootstrap draws for the 95 % interval.
         device: `cpu`, `cuda`, `mps` or `auto`.
+        quiet: do not show progress.
     """
     from lingula.api import load
     from lingula.evaluation import check_can
+    from lingula.progress import duration, quietly
     from lingula.registry import UserError
     from lingula.results import append_rows
 
@@ -64,12 +68,14 @@ def evaluate(
         write_subsets(Path(run) / "subsets", [cell])
         append_rows(Path(run) / "results.jsonl", [{**about, "run": str(run), **cell.row(), "command": command}])
 
-    found = measure(task, model, prepared, drawn, bootstrap, baseline, write)
+    with quietly(quiet):
+        found = measure(task, model, prepared, drawn, bootstrap, baseline, write)
     show(about["task"], task.higher_is_better, found)
     remarks = (remark for cells in found.values() for cell in cells for remark in cell.notes.get("remarks", ()))
     for remark in dict.fromkeys(remarks):
         print(f"note: {remark}")
-    print(f"{about['task']} on {prepared.name}: {time.perf_counter() - started:.0f} s")
+    if not quiet:
+        print(f"{about['task']} on {prepared.name}: {duration(time.perf_counter() - started)}", file=sys.stderr)
     return found
 
 
@@ -91,10 +97,13 @@ def measure(
     there, so that an interruption costs no more than the cell at hand.
     """
     from lingula.api import fresh
+    from lingula.progress import progress
 
     found: Found = {}
+    own, random = task.cells(seeds), {seed: task.cells([seed]) for seed in seeds if baseline}
 
-    def note(encoder: Model, cells: list[Any], **more: Any) -> None:
+    def note(encoder: Model, cells: list[Any], bar: Bar, **more: Any) -> None:
+        bar.label = f"{name_of(task)} of {encoder.name}"
         for measured in task.measure(encoder, corpus, cells, draws):
             about = {"encoder": encoder.name, "checkpoint": encoder.checkpoint, **encoder.conditions}
             measured.notes = {**more, **measured.notes, **about}
@@ -102,21 +111,34 @@ def measure(
             found.setdefault((encoder.name, fraction), []).append(measured)
             if on_cell is not None:
                 on_cell(measured)
+            bar.advance()
 
-    note(model, task.cells(seeds))
-    for seed in seeds if baseline else ():
-        untrained = fresh(model, seed)
-        recalibrate(untrained, corpus)
-        note(untrained, task.cells([seed]), seed=seed)
+    total = len(own) + sum(len(cells) for cells in random.values())
+    with progress(name_of(task), total, "measurement") as bar:
+        note(model, own, bar)
+        for seed, cells in random.items():
+            untrained = fresh(model, seed)
+            recalibrate(untrained, corpus)
+            note(untrained, cells, bar, seed=seed)
     return found
+
+
+def name_of(task: Any) -> str:
+    """What ``lingula list tasks`` calls it."""
+    kind = type(task).__name__
+    return next((name for name, path in TASKS.paths.items() if path.endswith(f":{kind}")), kind)
+
+
+def share(fraction: float) -> str:
+    """``10 % of training data``."""
+    return f"{100 * fraction:.3g} % of training data"
 
 
 def describe(task: Any, corpus: PreparedCorpus) -> dict[str, Any]:
     """What a row of results says of the task and the corpus: options in full, so that it can be run again."""
-    name = next(name for name, path in TASKS.paths.items() if path.endswith(f":{type(task).__name__}"))
     options = dataclasses.asdict(task)
     return {
-        "task": name,
+        "task": name_of(task),
         "protocol": options.get("protocol"),
         "options": options,
         "corpus": corpus.name,
@@ -163,7 +185,8 @@ def warn_of_another_preparation(made: dict[str, Any], prepared: PreparedCorpus) 
     if prepared.name == trained_on["name"] and prepared.fingerprint != trained_on["fingerprint"]:
         print(
             f"note: {prepared.folder} is another preparation of {prepared.name} than the run was trained on; "
-            "its test films may have been trained on"
+            "its test films may have been trained on",
+            file=sys.stderr,
         )
 
 

@@ -27,6 +27,7 @@ from lingula.data.image import Geometry, letterbox, letterbox_mask, read_mask, r
 from lingula.data.prepared import packed_bytes
 from lingula.data.reader import canonical_json
 from lingula.data.study import Mask
+from lingula.progress import progress
 from lingula.registry import UserError
 
 CHUNK = 16  # films a worker takes at a time
@@ -156,11 +157,11 @@ class Films:
             for i in range(0, len(left), CHUNK)
         )
         workers = _worker_count(workers, [films[position] for position in left])
-        with _progress(title, len(films), len(films) - len(left)) as advance:
+        with progress(f"{title}: reading images", len(films), "image", len(films) - len(left)) as bar:
             results = map(_draw_chunk, tasks) if not workers else _in_pool(tasks, workers)
             for drawn, chunk_problems in results:
                 problems |= chunk_problems
-                advance(drawn)
+                bar.advance(drawn)
         return problems
 
     def finish(self, keep: list[int]) -> None:
@@ -340,18 +341,6 @@ def _start_worker() -> None:
             os._exit(1)
 
     threading.Thread(target=leave, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _progress(title: str, total: int, done: int) -> Iterator[Callable[[int], object]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"{title}: films", total=total, completed=done)
-        yield lambda count: progress.advance(task, count)
 
 
 def write_text(path: Path, text: str) -> None:

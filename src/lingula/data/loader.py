@@ -17,6 +17,7 @@ from lingula.data.collate import collate_reports
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import Tokens
 from lingula.data.transforms import Augmentation, augment, centre_corners, crop, crop_corners, resize, to_unit_range
+from lingula.progress import progress
 from lingula.registry import UserError
 
 SENTENCES_APART = 472_882_027  # from the seed of the views: the luck of a crop is not that of the sentence
@@ -91,9 +92,12 @@ class Batches:
         return self.steps
 
     def __iter__(self) -> Iterator[Batch]:
-        """One pass."""
-        for step in range(self.steps):
-            yield self.batch(step)
+        """One pass, shown where it takes long."""
+        with progress("encoding", -(-self.studies // self.processes), "image") as bar:
+            for step in range(self.steps):
+                batch = self.batch(step)
+                yield batch
+                bar.advance(len(batch))
 
     def batch(self, step: int) -> Batch:
         """The ``step``-th batch, counted over epochs."""

@@ -27,6 +27,7 @@ import numpy as np
 
 from lingula.data.films import Log
 from lingula.data.prepared import PreparedCorpus
+from lingula.progress import over
 from lingula.registry import UserError
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def write_shards(corpus: PreparedCorpus, url: str | Path, seed: int = 0, log: Lo
         for kind, rows in (("paired", train[has_report]), ("films", train[~has_report])):
             rows = np.random.default_rng(seed).permutation(rows)
             shards = [rows[start : start + each] for start in range(0, len(rows), each)]
-            for number, own in enumerate(shards):
+            for number, own in enumerate(over(shards, f"{corpus.name}: writing shards", "shard")):
                 with files.open(f"{part}/{kind}-{number:05d}.arrow", "wb") as file:
                     sentences = [corpus.reports[row] for row in own]
                     write_shard(file, Shard(corpus.index["study_id"].iloc[own].tolist(), corpus.pixels[own], sentences))
