@@ -1,12 +1,17 @@
 """The command line: quick, and one clear line for what is wrong."""
 
+import dataclasses
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from lingula.cli import COMMANDS, main
+from lingula.methods import METHODS
 
 
 def run(capsys, *arguments):
@@ -48,12 +53,123 @@ def test_help_of_a_command_imports_nothing_heavy(command):
     assert done.stdout.startswith("usage: lingula")
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"prepare", "evaluate"}))
-def test_every_command_has_help_from_its_docstring_and_prints_its_configuration(capsys, command):
-    code, out, _ = run(capsys, command, "--help")
-    assert code == 0
-    assert (COMMANDS[command].__doc__ or "").splitlines()[0].split()[0] in out
-    assert "--print_config" in out
+def pages():
+    """Every page of help there is."""
+    yield []
+    for name in COMMANDS:
+        yield [name]
+        for choice in getattr(COMMANDS[name], "choices", ()):
+            yield [name, choice]
+
+
+@pytest.mark.parametrize("arguments", pages(), ids=" ".join)
+def test_every_page_of_help_is_in_words_and_fits(capsys, monkeypatch, arguments):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = run(capsys, *arguments, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith("usage: lingula")
+    for foreign in ("<class", "Optional", "Literal", "Union", "null", "SUPPRESS", "``", "type:", "typing"):
+        assert foreign not in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert (code, out) == run(capsys, "help", *arguments)[:2]
+    if len(arguments) == 2 or (arguments and not hasattr(COMMANDS[arguments[0]], "choices")):
+        assert run(capsys, *arguments, "-h")[1] == out
+        assert "--print_config" in out
+
+
+def test_help_marks_what_is_required_and_shows_defaults(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run(capsys, "evaluate", "detection", "--help")
+    assert "usage: lingula evaluate detection --targets NAME ... --run FOLDER [options]" in out
+    required, _, rest = out.partition("required:\n")[2].partition("\n\n")
+    assert [line.split()[0] for line in required.splitlines() if line.startswith("  --")] == ["--targets", "--run"]
+    assert "--fractions NUMBER ...\n" in rest
+    assert "shares of the training patients. (default: 0.01 0.1 1)" in rest
+    assert "options of detection:" in rest
+    assert "options of lingula evaluate:" in rest
+
+
+def test_a_command_without_its_choice_shows_the_choices_and_fails(capsys):
+    for name in ("prepare", "evaluate"):
+        code, out, err = run(capsys, name)
+        assert (code, out) == (2, "")
+        assert all(choice in err for choice in COMMANDS[name].choices)
+
+
+def test_the_version_and_the_overview(capsys):
+    assert run(capsys, "--version") == run(capsys, "-V")
+    assert run(capsys)[1] == run(capsys, "--help")[1] == run(capsys, "-h")[1] == run(capsys, "help")[1]
+    assert "For research use only" in run(capsys)[1]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("raise ModuleNotFoundError(\"No module named 'cv2'\", name='cv2')",
+         "lingula: the package 'cv2' is not installed; run: pip install opencv-python-headless"),
+        ("raise ModuleNotFoundError(\"No module named 'faster_coco_eval'\", name='faster_coco_eval.core')",
+         "lingula: the package 'faster_coco_eval' does not load"),
+        ("import no_such_package_of_ours",
+         "lingula: the package 'no_such_package_of_ours' is not installed; run: pip install no-such-package-of-ours"),
+        ("try:\n    import no_such_package\nexcept ImportError as err:\n    raise ImportError('lazy') from err",
+         "lingula: the package 'no_such_package' is not installed; run: pip install no-such-package"),
+        ("raise ImportError('libtorch.so: undefined symbol', name='torch._C')",
+         "lingula: the package 'torch' does not load (libtorch.so: undefined symbol); run: pip install torch "
+         "--force-reinstall"),
+        ("raise KeyboardInterrupt", "lingula: interrupted"),
+    ],
+)  # fmt: skip
+def test_a_missing_package_is_one_line_with_the_way_out(capsys, monkeypatch, broken, said):
+    def command() -> None:
+        """A command."""
+        exec(broken)
+
+    monkeypatch.setattr("lingula.commands.list.list_parts", command)
+    code, _, err = run(capsys, "list")
+    assert code == (130 if "Keyboard" in broken else 2)
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+
+
+def test_a_module_of_ours_that_is_missing_is_our_mistake(capsys, monkeypatch):
+    def command() -> None:
+        """A command."""
+        import lingula.no_such_module  # noqa: F401
+
+    monkeypatch.setattr("lingula.commands.list.list_parts", command)
+    with pytest.raises(ModuleNotFoundError, match=r"lingula\.no_such_module"):
+        run(capsys, "list")
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    """As `lingula list methods | head -1`, with a pipe that is closed before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    script = "from lingula.cli import main; main(['list', 'methods'])"
+    done = subprocess.run([sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_printed_configuration_of_pretrain_is_the_recipe_and_makes_the_same_run(capsys, name, tmp_path):
+    from lingula.commands._filled import TAKEN
+    from lingula.commands._recipe import recipe_of, resolve
+    from lingula.results import plain
+
+    for recipe in METHODS[name].recipes:
+        code, printed, err = run(capsys, "pretrain", "--method", name, "--recipe", recipe, "--print_config")
+        assert code == 0, err
+        options = yaml.safe_load(printed)
+        assert options["batch_size"] == METHODS[name].recipes[recipe].batch_size
+        assert options["epochs"] == [stage.epochs for stage in METHODS[name].recipes[recipe].stages]
+        given = {option: options[option] for option in TAKEN}
+        expected = dataclasses.asdict(recipe_of(name, recipe))
+        again = resolve(recipe_of(name, recipe), given, options["epochs"], options["options"], options["weights"])
+        assert plain(dataclasses.asdict(again)) == plain(expected)
+        file = tmp_path / f"{recipe}.yaml"
+        file.write_text(printed.replace("corpus: null", "corpus: c").replace("out: null", "out: o"))
+        assert run(capsys, "pretrain", "--config", str(file), "--print_config")[1] == file.read_text()
 
 
 def test_a_printed_configuration_is_read_again(capsys, tmp_path):
@@ -80,8 +196,14 @@ def test_a_printed_configuration_is_read_again(capsys, tmp_path):
         (["evaluate", "clasification", "--run", "x"], "classification"),
         (["evaluate", "classification", "--run", "nowhere"], "no run at nowhere"),
         (["evaluate", "segmentation", "--run", "x"], "missing: --target"),
-        (["benchmark"], "missing: file"),
-        (["list", "method"], "methods"),
+        (["benchmark"], "missing: FILE"),
+        (["list"], "lingula list: missing: one of methods, corpora, tasks"),
+        (["list", "method"], "expected one of methods, corpora, tasks, got 'method'; did you mean 'methods'?"),
+        (["list", "methods", "corpora"], "'corpora' is one word too many"),
+        (["evaluate", "--run", "x"], "name the task first: lingula evaluate TASK --run x ...; known: classification"),
+        (["--verbose"], "unknown option '--verbose'"),
+        (["--print_shell_completion", "fish"], "known: bash, zsh; got 'fish'"),
+        (["help", "pretrian"], "unknown command 'pretrian'; did you mean 'pretrain'?"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line_with_exit_code_2(capsys, arguments, message):
@@ -89,6 +211,53 @@ def test_what_is_wrong_is_said_in_one_line_with_exit_code_2(capsys, arguments, m
     assert code == 2
     assert message in err
     assert err.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("pretrain --batch_size abc", "--batch_size: expected a whole number, got 'abc'"),
+        ("pretrain --batch_size 1.5", "--batch_size: expected a whole number, got '1.5'"),
+        ("pretrain --seed x", "--seed: expected a whole number, got 'x'"),
+        ("pretrain --learning_rate fast", "--learning_rate: expected a number, got 'fast'"),
+        ("pretrain --epochs 1 many", "--epochs: expected a number, got 'many'"),
+        ("pretrain --resume maybe", "--resume: expected true or false, got 'maybe'"),
+        ("pretrain --pretrained maybe", "--pretrained: expected true or false, got 'maybe'"),
+        ("pretrain --weights.image x", "--weights.image: expected a number, got 'x'"),
+        ("pretrain --weights x", "--weights: expected names and values, got 'x'; write --weights.NAME VALUE"),
+        ("pretrain --corpus", "--corpus needs a value: FOLDER"),
+        ("evaluate classification --encoder frozn", "--encoder: expected frozen or finetuned, got 'frozn'; did you "
+         "mean 'frozen'?"),
+        ("evaluate classification --fractions a", "--fractions: expected a number, got 'a'"),
+        ("evaluate classification --seeds 0 .5", "--seeds: expected a whole number, got '0.5'"),
+        ("prepare csv --val_fraction x", "--val_fraction: expected a number, got 'x'"),
+        ("pretrain --config nowhere.yaml", "--config: file does not exist: "),
+        ("pretrain --config broken.yaml", "--config: not valid YAML (line 2, column 1)"),
+        ("pretrain --config words.yaml", "--config: expected lines of the form `option: value`, got 'just words'"),
+        ("pretrain --config unknown.yaml", "unknown option 'batch_sise'; did you mean 'batch_size'?"),
+        ("pretrain --config kind.yaml", "--batch_size: expected a whole number, got 'x'"),
+        ("pretrain --config inner.yaml", "--weights: expected a number, got 'x'"),
+        ("pretrain --config null.yaml", "missing: --corpus"),
+    ],
+)  # fmt: skip
+def test_values_of_another_kind_are_named_in_plain_words(capsys, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (
+        ("broken", "a: [\n"),
+        ("words", "just words\n"),
+        ("unknown", "batch_sise: 3\n"),
+        ("kind", "batch_size: x\n"),
+        ("inner", "weights: {image: x}\n"),
+        ("null", "corpus: null\nout: o\n"),
+    ):
+        Path(f"{name}.yaml").write_text(text)
+    code, out, err = run(capsys, *arguments.split())
+    command = "lingula " + arguments.partition(" --")[0]
+    assert code == 2
+    assert out == ""
+    assert err.startswith(f"{command}: {message}")
+    assert err.count("\n") == 1
+    assert "class" not in err.replace("classification", "").replace(command, "")
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,15 @@ def test_work_inside_work_says_where_it_belongs(clock, shown):
     ]
 
 
+def test_short_work_inside_long_work_leaves_the_line_to_the_long(clock, shown):
+    with progress("training", 200) as bar:
+        for _ in range(30):
+            work(clock, bar, 1, 0.5)
+            for _ in over(range(3), "encoding"):
+                clock.now += 0.5
+    assert shown()[0] == "training: step 5 of 200 (2 %), 2.0 s/step, 6 min left"
+
+
 def test_an_error_inside_leaves_nothing_open(clock, shown):
     display = Display(io.StringIO(), clock)
     with shown_on(display):

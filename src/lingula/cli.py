@@ -1,15 +1,13 @@
-"""The command line: COMMANDS = {name: function}; jsonargparse reads the functions. Floor 5.
+"""The command line: COMMANDS = {name: function}; ``commands/_parser.py`` reads the functions. Floor 5.
 
 Only the command that was asked for is imported, and its heavy libraries only when it runs.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from types import SimpleNamespace
-from typing import Any, Literal, NoReturn, get_origin, get_type_hints
+from typing import Any, NoReturn
 
 from lingula.registry import Registry, UserError, nearest
 
@@ -25,36 +23,81 @@ COMMANDS = Registry(
         "list": "lingula.commands.list:list_parts",
     },
 )
+HELP = ("-h", "--help")
+PACKAGES = {  # that are installed under another name than they are imported by
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``lingula COMMAND ...``; errors that the user can mend are one line on stderr and exit code 2."""
+    from lingula.progress import stop
+
     arguments = sys.argv[1:] if arguments is None else arguments
     # PyTorch's threads spin while they wait for each other, on cores that others may need: let them spin briefly.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(overview())
-            return
-        if arguments[0] == "--version":
-            from lingula import __version__
-
-            print(f"lingula {__version__}")
-            return
-        name, rest = arguments[0], arguments[1:]
-        call(f"lingula {name}", COMMANDS[name], rest)
+        run(arguments)
+        sys.stdout.flush()
     except UserError as err:
-        fail(f"lingula: {err}")
+        fail(str(err) if str(err).startswith("lingula ") else f"lingula: {err}")
     except KeyboardInterrupt:
         fail("lingula: interrupted", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # whoever read our output has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except ImportError as err:
+        fail(f"lingula: {missing_package(err)}")
+    finally:
+        stop()
+
+
+def run(arguments: list[str]) -> Any:
+    """What was asked for."""
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    if not arguments or arguments[0] in HELP:
+        return print(overview())
+    if arguments[0] in ("-V", "--version"):
+        from lingula import __version__
+
+        return print(f"lingula {__version__}")
+    if arguments[0] == "--print_shell_completion":
+        from lingula.commands._completion import script
+
+        return print(script(COMMANDS, " ".join(arguments[1:])), end="")
+    name, rest = arguments[0], arguments[1:]
+    if name.startswith("-"):
+        known = ("--help", "--version", "--print_shell_completion")
+        raise UserError(f"unknown option '{name}'{nearest(name, known)}; usage: lingula COMMAND [options]")
+    return call(f"lingula {name}", COMMANDS[name], rest)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """One line on stderr, and out."""
     print(" ".join(message.split()), file=sys.stderr)
     raise SystemExit(code)
+
+
+def missing_package(err: ImportError) -> str:
+    """A package that is missing or does not load, in one line with the way out.
+
+    Raises:
+        ImportError: if it is one of our own modules, which no user can mend.
+    """
+    cause: ImportError = err
+    while isinstance(cause.__cause__, ImportError):  # transformers wraps the real one
+        cause = cause.__cause__
+    package = (cause.name or "").partition(".")[0]
+    if package == "lingula" or not package:
+        raise err
+    install = f"pip install {PACKAGES.get(package, package.replace('_', '-'))}"
+    if isinstance(cause, ModuleNotFoundError) and cause.name == package:
+        return f"the package '{package}' is not installed; run: {install}"
+    return f"the package '{package}' does not load ({cause}); run: {install} --force-reinstall"
 
 
 def first_line(thing: Any) -> str:
@@ -64,16 +107,27 @@ def first_line(thing: Any) -> str:
 
 def overview() -> str:
     """What ``lingula --help`` prints."""
-    lines = [
-        "usage: lingula COMMAND [options]",
-        "",
-        "Learn visual representations from medical images and their reports, and measure honestly what was learned.",
-        "",
-        "commands:",
-    ]
-    lines += [f"  {name:<10} {first_line(COMMANDS[name])}" for name in COMMANDS]
-    lines += ["", "lingula COMMAND --help shows a command's options; --print_config its YAML, for --config FILE."]
-    return "\n".join(lines)
+    from lingula.commands._help import paragraphs, two_columns
+
+    return "\n\n".join(
+        (
+            "usage: lingula COMMAND [options]",
+            paragraphs(
+                "Learn visual representations from medical images and their reports, and measure honestly what was "
+                "learned."
+            ),
+            f"commands:\n{two_columns([(name, first_line(COMMANDS[name])) for name in COMMANDS], 14)}",
+            "options:\n"
+            + two_columns(
+                [
+                    ("-h, --help", "show this help; `lingula COMMAND --help` shows the options of a command."),
+                    ("-V, --version", "show the version."),
+                    ("--print_shell_completion bash|zsh", "print a script that completes commands and options."),
+                ]
+            ),
+            paragraphs("For research use only: no output of lingula is a diagnosis."),
+        )
+    )
 
 
 def call(program: str, function: Any, arguments: list[str]) -> Any:
@@ -82,18 +136,20 @@ def call(program: str, function: Any, arguments: list[str]) -> Any:
     A function may carry ``choices``, a registry whose chosen entry's arguments it takes besides its own, as its first
     argument: ``lingula prepare csv --images DIR ... --out DIR``.
     """
+    from lingula.commands._parser import make_parser, parse
+
     choices: Registry | None = getattr(function, "choices", None)
     if choices is None:
         parser = make_parser(program, function)
         return function(**parser.instantiate_classes(parse(parser, arguments)))
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            f"usage: {program} {choices.noun.upper()} [options]\n\n{first_line(function)}\n\n{choices.noun} is one of:"
+    if not arguments or arguments[0] in HELP:
+        print(overview_of(program, function, choices), file=sys.stdout if arguments else sys.stderr)
+        raise SystemExit(0 if arguments else 2)
+    if arguments[0].startswith("-"):
+        raise UserError(
+            f"name the {choices.noun} first: {program} {choices.noun.upper()} {' '.join(arguments[:2])} ...; "
+            f"known: {', '.join(choices)}"
         )
-        for name in choices:
-            print(f"  {name:<18} {choices.summary(name)}")
-        print(f"\n{program} {choices.noun.upper()} --help shows the options.")
-        return None
     choice = choices[arguments[0]]
     parser = make_parser(f"{program} {arguments[0]}", function, choice)
     config = parser.instantiate_classes(parse(parser, arguments[1:]))
@@ -102,95 +158,17 @@ def call(program: str, function: Any, arguments: list[str]) -> Any:
     return function(choice(**rest), **own)
 
 
-def make_parser(program: str, function: Any, choice: Any = None) -> Any:
-    """A jsonargparse parser for a function's arguments (and a chosen class's), with ``--config`` and nearest names."""
-    from jsonargparse import ArgumentParser
+def overview_of(program: str, function: Any, choices: Registry) -> str:
+    """What ``lingula prepare --help`` prints: the corpora."""
+    from lingula.commands._help import paragraphs, two_columns
 
-    class Parser(ArgumentParser):
-        own_arguments: frozenset[str] = frozenset()
-
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            fail(f"{program}: {explain(message, self)}")
-
-    description = inspect.cleandoc((choice or function).__doc__ or "").partition("\nArgs:")[0].strip()
-    parser = Parser(prog=program, description=description, default_env=False)
-    parser.add_argument("--config", action="config", help="YAML file of these options.")
-    resolve_hints(function)
-    skip: set[str | int] = set()
-    if choice is not None:
-        parser.add_class_arguments(choice)
-        skip.add(1)
-    for name, kind in positionals_of(function).items():
-        parser.add_argument(name, type=kind)
-        skip.add(name)
-    parser.own_arguments = frozenset(parser.add_function_arguments(function, skip=skip))
-    return parser
-
-
-def resolve_hints(function: Any) -> None:
-    """Turn a function's annotations from strings into types.
-
-    jsonargparse would do so by running the module's ``if TYPE_CHECKING:`` imports, torch and all.
-    """
-    arguments = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
-    hints = get_type_hints(SimpleNamespace(__annotations__=arguments), function.__globals__)
-    function.__annotations__ = {**hints, "return": None}
-
-
-def positionals_of(function: Any) -> dict[str, Any]:
-    """A function's positional arguments: required ones of a few words, as in ``lingula list methods``, and those that
-    it names in ``positional``."""
-    named = getattr(function, "positional", ())
-    return {
-        name: parameter.annotation
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name in named
-        or (parameter.default is inspect.Parameter.empty and get_origin(parameter.annotation) is Literal)
-    }
-
-
-def parse(parser: Any, arguments: list[str]) -> Any:
-    """Parsed options without the parser's own."""
-    config = parser.parse_args(spell_out(parser, arguments))
-    for own in ("config", "print_config"):
-        config.pop(own, None)
-    return config
-
-
-def spell_out(parser: Any, arguments: list[str]) -> list[str]:
-    """``--resume`` as ``--resume true``, and ``--labels effusion nodule`` as ``--labels [effusion,nodule]``."""
-    kinds = {name: getattr(action, "_typehint", None) for action in parser._actions for name in action.option_strings}
-    spelt: list[str] = []
-    rest = list(arguments)
-    while rest:
-        option = rest.pop(0)
-        spelt.append(option)
-        kind = str(kinds.get(option, ""))
-        values = []
-        while rest and not rest[0].startswith("--"):
-            values.append(rest.pop(0))
-        if not values and kinds.get(option) in (bool, bool | None):
-            values = ["true"]
-        elif "list[" in kind and values and not values[0].startswith("["):
-            values = [f"[{','.join(values)}]"]
-        spelt += values
-    return spelt
-
-
-def explain(message: str, parser: Any) -> str:
-    """A parser's message with the nearest option where one is unknown."""
-    import re
-
-    known = [name for action in parser._actions for name in action.option_strings]
-    missing = re.search(r"arguments are required: (.*)", message)
-    if missing:
-        names = missing[1].split(", ")
-        return f"missing: {', '.join(f'--{name}' if f'--{name}' in known else name for name in names)}"
-    unknown = re.search(r"(--[\w.-]+)", message)
-    if unknown and unknown[1] not in known and "nrecognized" in message:
-        return f"unknown option '{unknown[1]}'{nearest(unknown[1], known)}"
-    choice = re.search(r'key "(\w+)":\s+Expected a typing.Literal\[(.*)\]\.\s+Got value:\s+(\S+)', message)
-    if choice:
-        words = re.findall(r"'([^']+)'", choice[2])
-        return f"unknown {choice[1]} '{choice[3]}'{nearest(choice[3], words) or '; known: ' + ', '.join(words)}"
-    return message
+    noun = choices.noun.upper()
+    rows = [(name, choices.summary(name)) for name in choices]
+    return "\n\n".join(
+        (
+            f"usage: {program} {noun} [options]",
+            paragraphs(first_line(function)),
+            f"{noun} is one of:\n{two_columns(rows, 22)}",
+            f"{program} {noun} --help shows the options.",
+        )
+    )

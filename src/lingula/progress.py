@@ -126,8 +126,9 @@ class Display:
         now = self.clock()
         if now >= self.next:
             self.next = now + EVERY
-            self.say(self.line(bar, now))
-            bar.past.append((now, bar.done))
+            shown = next((one for one in reversed(self.open) if now - one.started >= FIRST), bar)  # not a short pass
+            self.say(self.line(shown, now))
+            shown.past.append((now, shown.done))
 
     def closed(self, bar: Bar) -> None:
         """Outermost work that took its time ends with a line."""

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lingula.commands._filled import filled
+
 
 def pretrain(
     corpus: str | Path | None = None,
@@ -195,3 +197,6 @@ def pretrain(
     run.log.close()
     fabric.print(f"{out}: trained {sum(lengths)} steps")
     return out
+
+
+pretrain.filled = filled  # type: ignore[attr-defined]
