@@ -56,11 +56,13 @@ def save_checkpoint(run: Path, model: Any, optimizer: Any, progress: Progress, s
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     weights = {key: value.detach().contiguous().clone() for key, value in weights.items()}
+    progress_file = partial / "progress.json"
+    progress_file.write_text(json.dumps(asdict(progress)) + "\n")
     save_file(weights, partial / "weights.safetensors")
+    shutil.copymode(progress_file, partial / "weights.safetensors")  # safetensors leaves the umask aside: 0600
     if scaler is not None:
         state["scaler"] = scaler.state_dict()
     torch.save(state, partial / "state.pt")
-    (partial / "progress.json").write_text(json.dumps(asdict(progress)) + "\n")
     shutil.rmtree(run / name, ignore_errors=True)
     partial.rename(run / name)
     pointer = run / "latest.partial"
