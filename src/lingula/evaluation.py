@@ -80,8 +80,8 @@ class Measured:
         numbers: every number by name, NaN where it is not defined.
         replicates: ``(draws,)`` of the metrics of ``higher_is_better``: the number again on test patients drawn with
             replacement, in the same draws for every encoder, so that two encoders can be compared draw by draw.
-        notes: what it was made from: ``train_studies``, ``best_epoch``, ``test_sha256``, ...; ``remarks`` is a list of
-            lines that a reader of the numbers must be told.
+        notes: what it was made from: ``train_studies``, ``best_epoch``, ``test_sha256``, ...; ``undefined``: why
+            numbers are NaN; ``remarks``: lines that a reader of the numbers must be told.
         cell: where it belongs; None for a task that trains nothing.
         subset_ids: the training studies that were drawn, where a share of them was.
     """
@@ -323,6 +323,29 @@ def summarise(cells: Sequence[Measured], metric: str) -> Summary:
     if all(metric in cell.replicates for cell in cells):
         low, high = interval(_pooled(np.array(values), np.stack([cell.replicates[metric] for cell in cells])))
     return Summary(float(np.mean(values)), sd, low, high, len(cells))
+
+
+def undefined(numbers: Mapping[str, float], reasons: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The note ``undefined`` of a measurement: why numbers are NaN, of those that are.
+
+    Args:
+        numbers: of the measurement.
+        reasons: in a few words, by the names of the numbers that may be NaN.
+    Example:
+        >>> undefined({"dice": 0.5, "dice_positive": float("nan")}, {"dice_positive": "no test image has a lesion"})
+        {'undefined': {'dice_positive': 'no test image has a lesion'}}
+    """
+    own = {name: why for name, why in reasons.items() if np.isnan(numbers.get(name, 0.0))}
+    return {"undefined": own} if own else {}
+
+
+def why_undefined(cells: Sequence[Measured], metric: str) -> str:
+    """Why the mean of a metric over cells is NaN; empty where it is none."""
+    missing = [cell for cell in cells if np.isnan(cell.numbers[metric])]
+    if not missing:
+        return ""
+    why = missing[0].notes.get("undefined", {}).get(metric, "the encoder's outputs are not finite")
+    return why if len(missing) == len(cells) else f"{len(missing)} of {len(cells)} measurements: {why}"
 
 
 class Difference(NamedTuple):

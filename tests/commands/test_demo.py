@@ -26,6 +26,7 @@ def test_the_demo_writes_the_summary_and_the_page(tmp_path):
     assert set(summary["false_negatives"]) == {"share", "precision", "recall", "string_equality"}
     assert summary["false_negatives"]["string_equality"]["precision"] == 1.0
     page = (tmp_path / "demo" / "run" / "report.html").read_text()
+    assert "For research use only" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     with pytest.raises(UserError, match="holds an earlier demo"):
         demo(tmp_path / "demo", train=96, val=16, test=48, size=48)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lingula.cli import main
-from lingula.commands.evaluate import evaluate
+from lingula.commands.evaluate import evaluate, show
+from lingula.evaluation import Cell, Measured
 from lingula.registry import UserError
 from lingula.results import read_rows
 from lingula.tasks import TASKS
@@ -117,3 +118,26 @@ def test_refusals(small_run, tmp_path):
         evaluate(Classification(["efusion"]), small_run)
     with pytest.raises(UserError, match="no prepared corpus"):
         evaluate(Retrieval(), small_run, corpus=tmp_path / "nowhere")
+
+
+def test_the_table_says_shares_in_per_cent_and_why_a_number_is_missing(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    nan, replicates = float("nan"), np.array([0.4, 0.5])
+
+    def cell(dice, positive, why=None):
+        notes = {"train_studies": 45, "test_sha256": "t", **({"undefined": {"dice_positive": why}} if why else {})}
+        return Measured({"dice": dice, "dice_positive": positive}, {"dice": replicates}, notes, Cell(1.0))
+
+    found = {
+        ("a-method-of-a-long-name", 1.0): [cell(0.5, nan, "no test image has a lesion")],
+        ("random", 1.0): [cell(0.4, 0.1), cell(nan, nan, "no test image has a lesion")],
+    }
+    show("segmentation", {"dice": True}, found)
+    out = capsys.readouterr().out
+    assert out.startswith("segmentation, 100 % of training data (45 studies)\n")
+    assert max(map(len, out.splitlines())) <= 80
+    assert "nan (no test image has a lesion)" in out
+    assert "nan (1 of 2 measurements: no test image has a lesion)" in out
+    assert "nan (1 of 2 measurements: the encoder's outputs are not finite)" in out
+    assert "0.500 (0.40" in out
+    assert "a-method-of-a-long-name" in out

@@ -9,6 +9,7 @@ from lingula.commands import _tables
 from lingula.commands._plan import Entry
 from lingula.evaluation import Cell, Measured
 from lingula.tasks.classification import Classification
+from lingula.tasks.report_generation import ReportGeneration
 
 
 def cell(value, seed=0, metric="dice", test="t"):
@@ -37,6 +38,7 @@ def test_the_best_is_bold_and_tested_against_the_runner_up():
     assert body[2] == [("c", ""), ("–", ""), ("–", "")]
     assert body[3] == [("best against runner-up", ""), ("p = 0.005", ""), ("p = 0.005", "")]
     assert "**52.00 ± 2.83**" in _tables.markdown([table])
+    assert _tables.markdown([table]).endswith("\nFor research use only.\n")
 
 
 def test_a_number_that_is_not_defined_is_a_dash_and_never_the_best():
@@ -137,9 +139,6 @@ def test_a_wide_table_is_printed_in_parts_that_lose_no_digit(capsys, monkeypatch
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 60 or "Mean" in shown
     assert all(f"{n + 1}.00 ± 1.41" in shown for n in range(9))
-    heading, body = _tables.lines(table)
-    assert _tables.parts_within(10, heading, body) == [[0, n] for n in range(1, 10)]
-    assert _tables.parts_within(1000, heading, body) == [list(range(10))]
 
 
 def test_the_papers_tables_are_whole():
@@ -166,6 +165,7 @@ def test_the_papers_tables_are_whole():
 def test_the_tables_say_which_protocol_and_where_it_was_departed_from():
     assert _tables._protocol(Classification(["effusion"], epochs=7, patience=2)) == "mgca, epochs 7, patience 2"
     assert _tables._protocol(Classification(["effusion"])) == "mgca"
+    assert _tables._protocol(ReportGeneration(), "small") == "small"
     assert _tables._protocol(object()) == ""
     own = column({"a": [cell(0.5)]})
     own.protocol = "mgca, epochs 7"

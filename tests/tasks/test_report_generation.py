@@ -76,7 +76,7 @@ def measure(corpus, cells=(Cell(),), model=None, **options):
 def writing(monkeypatch, of_corpus):
     """A decoder that needs no training: ``of_corpus(corpus, rows)`` are its reports."""
 
-    def generate(self, model, corpus, rows, seed, stored):
+    def generate(self, model, corpus, rows, seed, stored, protocol):
         return of_corpus(corpus, rows), {}
 
     monkeypatch.setattr(ReportGeneration, "_generate", generate)
@@ -110,6 +110,9 @@ def test_a_decoder_that_can_see_writes_what_it_sees(corpus, monkeypatch):
     assert numbers["frequent_bleu_4"] < 0.9
     assert np.isnan(numbers["finding_f1"])
     assert np.isnan(numbers["known_sentences"])
+    unknown = "the corpus does not tell what its sentences mean"
+    names = ("finding_f1", "frequent_finding_f1", "swapped_finding_f1", "known_sentences")
+    assert measured.notes["undefined"] == dict.fromkeys(names, unknown)
     first = measured.notes["examples"][0]
     assert words(first["reference"]) == words(first["generated"])
     assert measured.notes["longer_references"] == 0
@@ -358,7 +361,7 @@ def test_missing_weights_are_found_out_before_training(corpus, monkeypatch, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"protocol": "r3gen"}, "unknown protocol 'r3gen'; known: r2gen, small"),
+        ({"protocol": "r3gen"}, "unknown protocol 'r3gen'; known: auto, r2gen, small"),
         ({"beams": 0}, "beams must be 1 or more"),
         ({"max_tokens": 2}, "max_tokens must be 3 or more"),
         ({"examples": -1}, "examples must be 0 or more"),
@@ -369,6 +372,26 @@ def test_missing_weights_are_found_out_before_training(corpus, monkeypatch, tmp_
 def test_refusals(options, message):
     with pytest.raises(UserError, match=message):
         ReportGeneration(**options)
+
+
+def test_the_protocol_scales_with_the_training_reports(corpus, monkeypatch):
+    """By default few reports train a small decoder; R2Gen's on 45 of them took an hour on two cores."""
+    task = ReportGeneration()
+    large = {"epochs": 100, "width": 512}
+    for reports, name, expected in ((45, "small", TINY), (999, "small", TINY), (1000, "r2gen", None)):
+        chosen, protocol = task._protocol(reports)
+        assert chosen == name
+        assert protocol == (expected or report_generation.PROTOCOLS["r2gen"])
+    assert (protocol.tuning.epochs, protocol.decoder["width"]) == (large["epochs"], large["width"])
+    assert ReportGeneration(protocol="r2gen")._protocol(45)[0] == "r2gen"
+    assert ReportGeneration(protocol="small")._protocol(10**6)[0] == "small"
+    assert task._protocol(45)[1].tuning.changed(epochs=3) == ReportGeneration(epochs=3)._protocol(45)[1].tuning
+    (measured,) = measure(corpus, protocol="auto")
+    assert measured.notes["protocol"] == "small"
+    monkeypatch.setattr(report_generation, "LARGE", len(corpus.rows("train")))  # all shares as the whole
+    monkeypatch.setitem(report_generation.PROTOCOLS, "r2gen", TINY)
+    (measured,) = measure(corpus, [Cell(0.5)], protocol="auto")
+    assert measured.notes["protocol"] == "r2gen"
 
 
 def test_options_reach_the_training(corpus):

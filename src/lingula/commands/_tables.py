@@ -88,15 +88,16 @@ def tables_of(
                 paper, why_not = published(entry, task, corpus, metric, fraction)
                 share = "" if fraction is None else f"{fraction:.3g}" if fraction < 0.01 else f"{fraction:.0%}"
                 better = task.higher_is_better[metric]
-                title, how = entry.name or corpus.name, _protocol(task)
+                used = {c.notes["protocol"]: None for cells in own.values() for c in cells if "protocol" in c.notes}
+                title, how = entry.name or corpus.name, _protocol(task, *used)
                 table.columns.append(Column(title, share, metric, own, better, paper, why_not, how))
     return [table for table in tables.values() if table.columns]
 
 
-def _protocol(task: Any) -> str:
+def _protocol(task: Any, *used: str) -> str:
     """``mgca, epochs 10``: the protocol and where it was departed from; empty for a task without one."""
     changed = [f"{rate} {getattr(task, rate)}" for rate in RATES if getattr(task, rate, None) is not None]
-    named = [task.protocol] if hasattr(task, "protocol") else []
+    named = [" and ".join(used) or task.protocol] if hasattr(task, "protocol") else []  # of `auto` what was used
     return ", ".join(named + changed if named else [])
 
 
@@ -251,40 +252,15 @@ def _pretrainings(table: Table) -> str:
 
 def print_tables(tables: Sequence[Table]) -> None:
     """To the terminal, in parts where that is too narrow."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
+    import textwrap
 
-    console = Console()
+    from lingula.commands._help import width
+    from lingula.commands._plain_table import print_table
+
     for table in tables:
-        heading, body = lines(table)
-        for part in parts_within(console.width, heading, body):
-            shown = RichTable(title=Text(table.title))
-            for place in part:
-                shown.add_column(Text(heading[place]))
-            for line in body:
-                shown.add_row(*(Text(line[place][0], style=line[place][1]) for place in part))
-            console.print(shown)
+        print_table(table.title, *lines(table))
         for note in notes(table):
-            console.print(Text(f"  {note}"))
-
-
-def parts_within(width: int, heading: list[str], body: list[list[tuple[str, str]]]) -> list[list[int]]:
-    """Places of the columns of each part of a table, the first column in each; in none is a number cut off.
-
-    Args:
-        width: of the terminal, in letters.
-        heading, body: of :func:`lines`.
-    """
-    columns = [[line[place][0] for line in body] for place in range(len(heading))]
-    words = [[*(word for word in head.split()), *own] for head, own in zip(heading, columns, strict=True)]
-    widths = [3 + max(map(len, own)) for own in words]  # with the rule and the blanks beside it
-    parts: list[list[int]] = [[0]]
-    for place in range(1, len(heading)):
-        if len(parts[-1]) > 1 and 1 + sum(widths[other] for other in parts[-1]) + widths[place] > width:
-            parts.append([0])
-        parts[-1].append(place)
-    return parts
+            print(textwrap.fill(note, width(), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -297,7 +273,7 @@ def markdown(tables: Sequence[Table]) -> str:
         parts.append(f"## {table.title}\n")
         parts += ["| " + " | ".join(row) + " |" for row in rows]
         parts += ["", *(f"- {_escaped(note)}" for note in notes(table)), ""]
-    return "\n".join(parts)
+    return "\n".join([*parts, "For research use only.", ""])
 
 
 def _escaped(text: str) -> str:

@@ -19,34 +19,31 @@ def demo(
     seed: int = 0,
     subsets: int = 3,
 ) -> dict[str, Any]:
-    """Pre-train CM-CGNS on synthetic films and reports, measure what it learned, and write report.html.
+    """Pre-train CM-CGNS on synthetic images and reports, measure what it learned, and write report.html.
 
     Args:
-        out: folder of everything that the demo makes.
-        train: synthetic training films.
-        val: synthetic validation films.
-        test: synthetic test films.
-        size: of the films, pixels.
-        epochs: of the two stages.
-        seed: of the training.
-        subsets: label subsets, and random encoders, that the probe is repeated over.
+        out: folder for everything that the demo writes.
+        train: number of synthetic training images.
+        val: number of synthetic validation images.
+        test: number of synthetic test images.
+        size: height and width of the images in pixels.
+        epochs: lengths of the two training stages in epochs (default: 4 0.4).
+        seed: seed of the training.
+        subsets: number of label subsets, and of random encoders, that the linear probe is repeated on.
     """
-    from rich.console import Console
-
     from lingula.corpora.synthetic import Synthetic
     from lingula.data.prepared import PreparedCorpus
 
-    console = Console()
     started = time.perf_counter()
-    console.rule("1  draw the corpus")
+    print("\n1. Draw the corpus")
     from lingula.commands.prepare import prepare
 
     corpus_folder, run = out / f"corpus-{train}-{val}-{test}-{size}", out / "run"
     prepare(Synthetic(train, val, test, film_size=size), corpus_folder, size)
     corpus = PreparedCorpus.open(corpus_folder)
-    console.print(f"   e.g. {' '.join(corpus.reports[0])}")
+    print(f"an example of a report: {' '.join(corpus.reports[0])}")
 
-    console.rule("2  learn")
+    print("\n2. Learn")
     from lingula.commands.pretrain import pretrain
     from lingula.registry import UserError
 
@@ -54,9 +51,9 @@ def demo(
         raise UserError(f"{run} holds an earlier demo; delete {out} or choose another --out")
     pretrain(corpus_folder, run, recipe="scratch", image_size=size, epochs=epochs or [4.0, 0.4], seed=seed)
 
-    console.rule("3  measure")
+    print("\n3. Measure")
     summary = measure(run, corpus, tuple(range(subsets)))
-    console.rule("4  show")
+    print("\n4. Write the report")
     from lingula.commands.report import report
     from lingula.results import write_json
 
@@ -147,43 +144,33 @@ def of_probe(found: dict[tuple[str, float | None], list[Any]]) -> dict[str, dict
 
 def show(summary: dict[str, Any], page: Path) -> None:
     """The figures of ``summary.json`` with what each is to be compared with."""
-    from rich.console import Console
-    from rich.table import Table
+    from lingula.commands._plain_table import print_table
+    from lingula.progress import duration
 
     probe, ranked = summary["probe_auroc"], summary["retrieval_recall_at_5"]
     pointed, swap, pairs = summary["pointing_game"], summary["swap_test"], summary["false_negatives"]
     method = next(name for name in probe if name != "random")
-    table = Table("measured on the test split", "value", "compare with", title="What was learned")
 
     def interval(row: dict[str, Any]) -> str:
         return f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
 
-    table.add_row(
-        "linear probe, AUROC, 10 % of labels", interval(probe[method]), f"random weights {interval(probe['random'])}"
-    )
-    table.add_row(
-        "film finds its report, recall at 5 of 200",
-        f"{ranked['value']:.3f}",
-        f"chance {ranked['chance']:.3f}, ceiling {ranked['ceiling']:.3f}",
-    )
-    table.add_row(
-        "attention points into the finding's box",
-        f"{pointed['value']:.3f}",
-        f"chance {pointed['chance']:.3f}, untrained {pointed['untrained']:.3f} "
-        f"({min(pointed['untrained_runs']):.3f} to {max(pointed['untrained_runs']):.3f})",
-    )
-    table.add_row(
-        "sentence finds its film's representation",
-        f"{swap['right']:.3f}",
-        f"chance {swap['chance']:.3f}",
-    )
-    table.add_row("  ... made from another patient's film", f"{swap['swapped']:.3f}", "should be near chance")
-    table.add_row("negatives of a batch that mean the same", f"{pairs['share']:.3f}", "")
-    table.add_row(
-        "  ... caught by the clusters, precision / recall",
-        f"{pairs['precision']:.3f} / {pairs['recall']:.3f}",
-        f"equal text {pairs['string_equality']['precision']:.3f} / {pairs['string_equality']['recall']:.3f}",
-    )
-    console = Console()
-    console.print(table)
-    console.print(f"{summary['seconds']:.0f} s. Open {page}")
+    untrained = f"{min(pointed['untrained_runs']):.3f} to {max(pointed['untrained_runs']):.3f}"
+    text = pairs["string_equality"]
+    caught = "  caught by the clusters"
+    body = [
+        ["AUROC, linear probe, 10 % of labels", interval(probe[method])],
+        ["  with random weights", interval(probe["random"])],
+        ["image finds its report, recall at 5 of 200", f"{ranked['value']:.3f}"],
+        ["  by chance; at most", f"{ranked['chance']:.3f}; {ranked['ceiling']:.3f}"],
+        ["attention points into the finding's box", f"{pointed['value']:.3f}"],
+        ["  by chance", f"{pointed['chance']:.3f}"],
+        ["  with random weights", f"{pointed['untrained']:.3f} ({untrained})"],
+        ["sentence finds its image's representation", f"{swap['right']:.3f}"],
+        ["  by chance", f"{swap['chance']:.3f}"],
+        ["  with another patient's image", f"{swap['swapped']:.3f}; should be near chance"],
+        ["negatives of a batch that mean the same", f"{pairs['share']:.3f}"],
+        [f"{caught}, precision", f"{pairs['precision']:.3f}; by equal text {text['precision']:.3f}"],
+        [f"{caught}, recall", f"{pairs['recall']:.3f}; by equal text {text['recall']:.3f}"],
+    ]
+    print_table("What was learned", ["on the test split", "value"], body)
+    print(f"{duration(summary['seconds'])}. Open {page}")

@@ -236,27 +236,28 @@ def recalibrate(model: Model, corpus: PreparedCorpus, films: int = 512) -> None:
 
 def show(task: str, metrics: dict[str, bool], found: Found) -> None:
     """One table a fraction: a line a number, a column an encoder, and, for metrics, the difference of the encoders."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from lingula.evaluation import compare, summarise
+    from lingula.commands._plain_table import print_table
+    from lingula.evaluation import compare, summarise, why_undefined
 
     for fraction in dict.fromkeys(fraction for _, fraction in found):
         of = {encoder: cells for (encoder, own), cells in found.items() if own == fraction}
-        first = next(iter(of.values()))[0]
-        about = "" if fraction is None else f", {fraction:.3g} of the labels ({first.notes['train_studies']} studies)"
-        table = Table(task + about, *(f"{encoder} (n = {len(cells)})" for encoder, cells in of.items()))
         pairs = list(of.values())
+        first = pairs[0][0]
+        about = "" if fraction is None else f", {share(fraction)} ({first.notes['train_studies']} studies)"
+        heading = [task, *(f"{encoder} (n = {len(cells)})" for encoder, cells in of.items())]
         compared = len(pairs) == 2
-        if compared:
-            table.add_column("difference")
+        body = []
         for name in first.numbers:
             if "/" in name and name.split("/")[0] in first.numbers and len(first.numbers) > 60:
                 continue
             line = [name + {True: " ↑", False: " ↓", None: ""}[metrics.get(name)]]
-            line += [str(summarise(cells, name)) for cells in pairs]
-            if compared and name in first.replicates:
-                difference = compare(pairs[0], pairs[1], name)
-                line.append(f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})")
-            table.add_row(*line)
-        Console().print(table)
+            for cells in pairs:
+                why = why_undefined(cells, name)
+                line.append(f"nan ({why})" if why else str(summarise(cells, name)))
+            if compared:
+                line.append("")
+                if name in first.replicates and not any(why_undefined(cells, name) for cells in pairs):
+                    difference = compare(pairs[0], pairs[1], name)
+                    line[-1] = f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+            body.append(line)
+        print_table(task + about, [*heading, "difference"] if compared else heading, body)

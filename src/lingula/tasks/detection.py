@@ -32,6 +32,7 @@ from lingula.evaluation import (
     labelled_rows,
     patient_draws,
     patients_of,
+    undefined,
 )
 from lingula.finetune import Tuning, finetune, tuning_batch
 from lingula.labels import FEW_OF_A_SIDE
@@ -154,8 +155,10 @@ class Detection:
                 "remarks": remarks,
                 **outcome.notes(),
             }
+            numbers = self._numbers(precision)
+            notes |= undefined(numbers, dict.fromkeys(METRICS, "no test image has a box"))
             yield Measured(
-                self._numbers(precision),
+                numbers,
                 {name: mean_average_precision(replicates, *between) for name, between in METRICS.items()},
                 notes,
                 cell,

@@ -18,9 +18,11 @@ import torch
 from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import Cell, Encoders, Measured, ids_of, pair_loader, reported_rows
+from lingula.evaluation import Cell, Encoders, Measured, ids_of, pair_loader, reported_rows, undefined
 from lingula.losses.cluster_guided import false_negative_mask
 from lingula.losses.cosine import cosine
+
+NUMBERS = ("share", "precision", "recall", "string_precision", "string_recall", "same_report")
 
 
 @dataclass
@@ -55,7 +57,18 @@ class FalseNegatives:
         for _ in cells:
             rows = reported_rows(corpus, self.split)
             numbers = false_negatives(model.method, pair_loader(model, corpus, rows, self.batch_size))
-            yield Measured(numbers, notes={"test_sha256": id_hash(ids_of(corpus, rows))})
+            notes = {"test_sha256": id_hash(ids_of(corpus, rows)), **undefined(numbers, reasons(numbers["pairs"] > 0))}
+            yield Measured(numbers, notes=notes)
+
+
+def reasons(known: bool) -> dict[str, str]:
+    """Why numbers of this task may be NaN; ``known``: whether there are pairs to look at."""
+    if not known:
+        why = "the corpus does not tell what its sentences mean, or no batch has four sentences"
+        return dict.fromkeys(NUMBERS, why)
+    none = dict.fromkeys(("precision", "same_report"), "the clusters detect no pair")
+    same = dict.fromkeys(("recall", "string_recall"), "no two sentences of a batch mean the same")
+    return {**none, **same, "string_precision": "no two sentences of a batch are equal"}
 
 
 @torch.inference_mode()
@@ -70,11 +83,8 @@ def false_negatives(method: Any, loader: Loader) -> dict[str, float]:
         equality of the texts, for comparison; ``same_report``: the share of the clusters' pairs that stand in one
         report; ``pairs``. All NaN where no meanings are known.
     """
-    nothing = dict.fromkeys(
-        ("share", "precision", "recall", "string_precision", "string_recall", "same_report"), float("nan")
-    )
     if loader.meaning is None:
-        return {**nothing, "pairs": 0.0}
+        return {**dict.fromkeys(NUMBERS, float("nan")), "pairs": 0.0}
     texts = torch.from_numpy(pd.factorize(pd.Series([s for report in loader.corpus.reports for s in report]))[0])
     method.eval()
     pairs = false = caught = caught_false = equal = equal_false = together = 0.0

@@ -15,7 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -40,6 +40,7 @@ from lingula.evaluation import (
     mean_replicates,
     patient_draws,
     patients_of,
+    undefined,
 )
 from lingula.finetune import Outcome, Tuning, finetune, tuning_batch
 from lingula.metrics.captions import ORDERS, bleu, bleu_counts, cider_d, meteor_exact_stem, rouge_l, sentences, words
@@ -55,6 +56,7 @@ from lingula.nn.frozen import encoder_to_use
 from lingula.nn.report_decoder import ReportDecoder
 from lingula.registry import UserError
 
+LARGE = 1000  # training reports from which on `auto` takes R2Gen's protocol; IU X-ray has 2,069
 STORE = 2 << 30  # bytes of a frozen encoder's patches that are kept rather than computed again
 
 
@@ -96,18 +98,19 @@ class ReportGeneration:
     Args:
         encoder: `frozen`, or `finetuned` together with the decoder.
         fractions: shares of the training patients.
-        protocol: `r2gen`, a decoder of R2Gen's size, or `small`, for laptops.
-        beams: of the beam search.
-        max_tokens: the longest report that is learnt from and generated, in tokens; the protocol's by default.
-        learning_rate: the protocol's by default, and so the next three.
-        epochs: at most.
-        batch_size: films per step.
-        patience: epochs without a lower validation loss before training stops.
-        examples: how many test reports are written, with what was generated, into the row of results. They are of the
-            corpus: mind its licence.
+        protocol: `r2gen`, a decoder of R2Gen's size, `small`, for laptops and small corpora, or `auto`: `small` where
+            the training split has fewer than 1,000 reports, else `r2gen`.
+        beams: number of beams of the beam search.
+        max_tokens: length in tokens at which reports are cut, for training and generation (default: the protocol's).
+        learning_rate: peak learning rate (default: the protocol's).
+        epochs: largest number of epochs (default: the protocol's).
+        batch_size: images per step (default: the protocol's).
+        patience: epochs without a lower validation loss after which training stops (default: the protocol's).
+        examples: number of test reports that are written into the row of results with what was generated. They are
+            part of the corpus: mind its licence.
         chexbert: folder with CheXbert's weights; see `lingula.metrics.clinical`.
         radgraph: folder of a RadGraph model.
-        radgraph_python: interpreter of an environment with the package radgraph; this one by default.
+        radgraph_python: path of a Python interpreter that has the package radgraph (default: this one).
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -123,7 +126,7 @@ class ReportGeneration:
     }
     encoder: Literal["frozen", "finetuned"] = "frozen"
     fractions: list[float] = field(default_factory=lambda: [1.0])
-    protocol: Literal["r2gen", "small"] = "r2gen"
+    protocol: Literal["auto", "r2gen", "small"] = "auto"
     beams: int = 3
     max_tokens: int | None = None
     learning_rate: float | None = None
@@ -136,7 +139,7 @@ class ReportGeneration:
     radgraph_python: Path | None = None
 
     def __post_init__(self) -> None:
-        self._tuning()
+        self._protocol(LARGE)
         cells_of(self.fractions, ())
         if self.beams < 1:
             raise UserError(f"beams must be 1 or more, got {self.beams}")
@@ -147,12 +150,15 @@ class ReportGeneration:
         if self.radgraph_python is not None and self.radgraph is None:
             raise UserError("radgraph_python is the interpreter for --radgraph, which is not given")
 
-    def _tuning(self) -> Tuning:
-        if self.protocol not in PROTOCOLS:
-            raise UserError(f"unknown protocol '{self.protocol}'; known: {', '.join(PROTOCOLS)}")
-        return PROTOCOLS[self.protocol].tuning.changed(
+    def _protocol(self, reports: int) -> tuple[str, Protocol]:
+        """The protocol for this many training reports, its name, and the options that were given instead."""
+        name = ("r2gen" if reports >= LARGE else "small") if self.protocol == "auto" else self.protocol
+        if name not in PROTOCOLS:
+            raise UserError(f"unknown protocol '{name}'; known: auto, {', '.join(PROTOCOLS)}")
+        tuning = PROTOCOLS[name].tuning.changed(
             learning_rate=self.learning_rate, epochs=self.epochs, batch_size=self.batch_size, patience=self.patience
         )
+        return name, replace(PROTOCOLS[name], tuning=tuning)
 
     def cells(self, seeds: Sequence[int]) -> list[Cell]:
         return cells_of(self.fractions, seeds)
@@ -165,6 +171,7 @@ class ReportGeneration:
         """
         with_report = np.flatnonzero([bool(report) for report in corpus.reports])
         rows = labelled_rows(corpus, with_report, "a report")
+        name, protocol = self._protocol(len(rows["train"]))  # the same for all shares of the data
         patients = patients_of(corpus, rows["train"])
         labels = corpus.labels(corpus.label_names) if corpus.label_names else np.zeros((len(corpus), 1))
         # Weights that cannot be read are found out now rather than after training.
@@ -178,7 +185,7 @@ class ReportGeneration:
         for cell in cells:
             subset = draw_subset(patients, labels[rows["train"]], cell.fraction, cell.seed)
             train = rows["train"][subset]
-            generated, notes = self._generate(model, corpus, {**rows, "train": train}, cell.seed, stored)
+            generated, notes = self._generate(model, corpus, {**rows, "train": train}, cell.seed, stored, protocol)
             learnt = [text_of(corpus, row) for row in train]
             frequent = Counter(learnt).most_common(1)[0][0]  # of equally frequent ones the first
             likeness = Likeness(generated, written, meanings)
@@ -188,8 +195,8 @@ class ReportGeneration:
             numbers |= blind("frequent", [frequent] * len(written), written, meanings)
             numbers |= blind("swapped", swapped(generated), written, meanings)
             numbers |= honesty(generated, learnt, meanings)
-            notes |= {
-                "protocol": self.protocol,
+            notes |= undefined(numbers, meanings.reasons()) | {
+                "protocol": name,
                 "encoder_mode": self.encoder,
                 "beams": self.beams,
                 "train_studies": len(train),
@@ -204,11 +211,16 @@ class ReportGeneration:
             yield Measured(numbers, replicates, notes, cell, ids)
 
     def _generate(
-        self, model: Encoders, corpus: PreparedCorpus, rows: dict[str, np.ndarray], seed: int, stored: Stored | None
+        self,
+        model: Encoders,
+        corpus: PreparedCorpus,
+        rows: dict[str, np.ndarray],
+        seed: int,
+        stored: Stored | None,
+        protocol: Protocol,
     ) -> tuple[list[str], dict[str, Any]]:
         """Train on ``rows["train"]``; the reports of ``rows["test"]``, and how training went."""
-        protocol, tuning = PROTOCOLS[self.protocol], self._tuning()
-        max_tokens = self.max_tokens or protocol.max_tokens
+        tuning, max_tokens = protocol.tuning, self.max_tokens or protocol.max_tokens
         with tempfile.TemporaryDirectory() as folder:
             learnt = (sentence for row in rows["train"] for sentence in corpus.reports[row])
             tokenizer = train_tokenizer(learnt, Path(folder), protocol.vocabulary)
@@ -373,6 +385,19 @@ class Meanings:
         for key in unclear:
             del self.finding[key]
         self.names = sorted({finding for finding in self.finding.values() if finding is not None})
+
+    def reasons(self) -> dict[str, str]:
+        """Why numbers of this task may be NaN."""
+        unknown = "the corpus does not tell what its sentences mean"
+        finding = "no known finding, written or generated" if self.names else unknown
+        sentence = "nothing was generated" if self.names else unknown
+        metrics = ("bleu_4", "cider", "finding_f1")
+        return {
+            **{f"swapped_{metric}": "a single test report" for metric in metrics},
+            **dict.fromkeys(("finding_f1", "frequent_finding_f1"), finding),
+            **({} if self.names else {"swapped_finding_f1": unknown}),
+            "known_sentences": sentence,
+        }
 
     def affirmed(self, reports: Sequence[Sequence[str]]) -> np.ndarray:
         """``(n, C)`` bool, one column a name: the findings that known sentences of each report affirm."""

@@ -32,6 +32,7 @@ from lingula.evaluation import (
     mean_replicates,
     patient_draws,
     patients_of,
+    undefined,
 )
 from lingula.finetune import Tuning, finetune, tuning_batch
 from lingula.keyed import keyed_uniform
@@ -127,11 +128,10 @@ class Segmentation:
             score = partial(validation_loss, module, val)
             outcome = finetune(module, loader, score, False, self.tuning, cell.seed, model.device)
             values, lesions = overlaps(module, test)
+            numbers = {name: _mean(per_film) for name, per_film in values.items()}
+            numbers["empty_share"] = float(1 - lesions.mean())
             yield Measured(
-                numbers={
-                    **{name: _mean(per_film) for name, per_film in values.items()},
-                    "empty_share": float(1 - lesions.mean()),
-                },
+                numbers,
                 replicates={name: mean_replicates(values[name], weights) for name in self.higher_is_better},
                 notes={
                     "protocol": self.protocol,
@@ -141,6 +141,9 @@ class Segmentation:
                     "test_sha256": id_hash(ids_of(corpus, rows["test"])),
                     "remarks": remarks,
                     **outcome.notes(),
+                    **undefined(
+                        numbers, dict.fromkeys(("dice_positive", "iou_positive"), "no test image has a lesion")
+                    ),
                 },
                 cell=cell,
                 subset_ids=ids_of(corpus, train) if len(train) < len(rows["train"]) else None,
