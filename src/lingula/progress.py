@@ -126,7 +126,8 @@ class Display:
         now = self.clock()
         if now >= self.next:
             self.next = now + EVERY
-            shown = next((one for one in reversed(self.open) if now - one.started >= FIRST), bar)  # not a short pass
+            long = [one for one in self.open if one.done and now - one.started >= FIRST]
+            shown = (long or [bar])[-1]  # the innermost of them, rather than a short pass
             self.say(self.line(shown, now))
             shown.past.append((now, shown.done))
 
