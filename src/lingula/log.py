@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,11 @@ class Log:
         """Show the steps from ``start`` to ``end`` while the context lasts."""
         with quietly(self.quiet), progress(label, end, "step", start) as self.progress:
             yield
+
+    def say(self, line: str) -> None:
+        """A line on stderr."""
+        if not self.quiet:
+            print(line, file=sys.stderr)
 
     def step(self, step: int) -> None:
         """The number of steps taken."""

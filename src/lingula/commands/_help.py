@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from argparse import SUPPRESS
@@ -24,7 +25,8 @@ def width() -> int:
 
 
 def wrapped(text: str, width: int, **settings: Any) -> list[str]:
-    """Lines of words, which are not broken at hyphens."""
+    """Lines of words, which are not broken at hyphens; docstring markup becomes plain text."""
+    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text.replace("``", "`"))
     return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False, break_long_words=False, **settings)
 
 
@@ -37,7 +39,7 @@ def two_columns(rows: Sequence[tuple[str, str]], column: int = COLUMN) -> str:
     """Names and what they are, wrapped; a name that is too long has a line to itself."""
     lines = []
     for name, text in rows:
-        told = wrapped(text.replace("``", "`"), width() - column) or [""]
+        told = wrapped(text, width() - column) or [""]
         if len(name) + INDENT + 2 > column:
             lines.append(" " * INDENT + name)
         else:

@@ -36,7 +36,7 @@ def evaluate(
 
     Args:
         task: what to measure.
-        run: folder of a run.
+        run: folder of a trained run.
         corpus: folder of a prepared corpus (default: the corpus that the run was trained on).
         seeds: seeds of the training subsets, the heads and the random encoders (default: 0 1 2).
         baseline: also measure encoders with random weights, one for each seed.

@@ -10,8 +10,8 @@ def list_parts(what: Literal["methods", "corpora", "tasks"], json: bool = False)
     """List the methods, corpora or tasks.
 
     Args:
-        what: `methods`, `corpora` or `tasks`.
-        json: print JSON, with options and recipes, instead of a line each (this imports the parts: seconds, not one).
+        what: what to list.
+        json: print JSON with all options and recipes; this takes some seconds.
     """
     from lingula.corpora import CORPORA
     from lingula.methods import METHODS

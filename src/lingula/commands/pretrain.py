@@ -174,10 +174,11 @@ def pretrain(
         load_weights(out, model)
         if "scaler" in state[1]:
             loss_scale(fabric).load_state_dict(state[1]["scaler"])
+    log = Log(fabric, out, state[0].total if state else 0, quiet)
     if fabric.is_global_zero:
         parameters = sum(p.numel() for p in model.parameters())
         noun = "pairs" if model.uses_text else "films"
-        fabric.print(
+        log.say(
             f"{settings.method} ({settings.recipe}) on {opened.name}: {loaders['train'].studies} {noun}, "
             f"{len(loaders['train'])} steps an epoch, {parameters / 1e6:.1f} M parameters, {made['precision']}"
         )
@@ -185,7 +186,6 @@ def pretrain(
         if few is not None:
             fabric.print(few, file=sys.stderr)
     wrapped = fabric.setup_module(model)
-    log = Log(fabric, out, state[0].total if state else 0, quiet)
     run = Run(fabric, out, plan, model, wrapped, loaders, log, settings.seed)
     for number, steps in enumerate(lengths):
         done, moments = 0, None

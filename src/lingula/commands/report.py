@@ -55,13 +55,13 @@ def report(
     out: results.jsonl comes from `lingula evaluate`, summary.json from `lingula demo`.
 
     Args:
-        run: folder of a run.
-        corpus: the prepared corpus that the run was trained on; where run.json says it is, by default.
-        films: films that are shown with the attention of each of their sentences.
-        clusters: clusters that are shown in words, the largest ones.
-        tsne_films: most films of the t-SNE maps.
-        seed: of every choice of films, and of t-SNE.
-        split: the split whose films are shown.
+        run: folder of a trained run.
+        corpus: folder of the prepared corpus that the run was trained on (default: where run.json says it is).
+        films: number of images shown with the attention of each of their sentences.
+        clusters: number of sentence clusters shown, the largest first.
+        tsne_films: largest number of images in the t-SNE maps.
+        seed: seed of the choice of images and of t-SNE.
+        split: split from which images are shown.
     """
     import jinja2
 

@@ -77,9 +77,9 @@ class CheXpert:
             valid.csv the validation.
         views: keep only these views: frontal, lateral, or one of AP, PA, LL, RL; 5x200 is always frontal.
         val_films: films at which the draw of validation patients from train.csv stops; not with test="test".
-        val_seed: of that draw.
+        val_seed: seed of the draw of the validation patients.
         hold_out_5x200: leave the patients of the 5x200 set out of train and val.
-        sample_seed: of the draw of the 5x200 set.
+        sample_seed: seed of the draw of the 5x200 set.
     """
 
     root: Path

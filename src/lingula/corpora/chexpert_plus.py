@@ -91,7 +91,7 @@ class CheXpertPlus:
             unknown.
         label_table: a train.csv of CheXpert, whose labels are taken instead of CheXbert's.
         hold_out_5x200: leave the patients of the 5x200 set out of train and val; this needs the labels.
-        sample_seed: of the draw of the 5x200 set.
+        sample_seed: seed of the draw of the 5x200 set.
     """
 
     root: Path

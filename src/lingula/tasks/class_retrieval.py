@@ -43,10 +43,10 @@ class ClassRetrieval:
     precision at k beyond the number of candidates is left out.
 
     Args:
-        labels: the classes: label names or the name of a group; all labels if empty.
-        per_class: films of each class.
-        seed: of the draw; with it the ids are the same everywhere, and their hash is in the row.
-        split: `val` or `test`.
+        labels: the classes: label names, or the name of a group (default: all labels).
+        per_class: number of images drawn from each class.
+        seed: seed of the draw; the same seed draws the same images everywhere, and their hash is in the row.
+        split: split that is measured.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("encode_text",)

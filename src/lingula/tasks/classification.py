@@ -52,21 +52,21 @@ class Classification:
 
     Independent labels have a sigmoid each, those of one label group exclude each other and share a softmax. Unknown and
     uncertain labels count neither in the loss nor in a metric, unless the corpus's own protocol says what to take them
-    for. A label with one side only in the test split is left out of the macro AUROC, and ``classes_scored`` says how
-    many were not.
+    for. A label without both positive and negative test studies is left out of the macro AUROC;
+    ``classes_scored`` is the number of labels in it.
 
     Args:
-        labels: label names, or the name of one group of exclusive classes; all labels if empty.
-        encoder: `frozen`, the linear probe, or `finetuned`, trained with its head.
+        labels: label names, or the name of one group of exclusive classes (default: all labels).
+        encoder: `frozen`: train the linear head alone; `finetuned`: train the encoder with it.
         protocol: `mgca`, AdamW with early stopping on the validation loss, or `logistic`, scikit-learn's regression on
             standardised features, its strength chosen on validation, which converges on few films (frozen only).
         fractions: shares of the labelled training patients.
         label_policy: `corpus` takes uncertain and unknown labels for what the corpus's own protocol does, where it has
             one (CheXpert); `unknown` leaves them out.
-        learning_rate: instead of the protocol's.
-        epochs: at most, instead of the protocol's.
-        batch_size: instead of the protocol's.
-        patience: epochs without a better validation loss, instead of the protocol's.
+        learning_rate: peak learning rate (default: the protocol's).
+        epochs: largest number of epochs (default: the protocol's).
+        batch_size: images per step (default: the protocol's).
+        patience: epochs without a better validation loss after which training stops (default: the protocol's).
     Raises:
         UserError: for options that contradict each other.
     """

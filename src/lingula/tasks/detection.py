@@ -58,16 +58,16 @@ class Detection:
     average precision is a lower bound of what the head would reach if it gave all its guesses.
 
     Args:
-        targets: names of the corpus's boxes, a class each.
-        encoder: ``frozen`` trains the head alone, ``finetuned`` a copy of the encoder with it.
+        targets: names of the boxes to find; each is a class.
+        encoder: ``frozen``: train the head alone; ``finetuned``: train a copy of the encoder with it.
         fractions: shares of the training patients.
         protocol: ``mgca``: AdamW(5e-4, weight decay 1e-6), batch 16, cosine per epoch, at most 50 epochs, patience 10
             on validation's ``map_40_75``.
-        confidence: least objectness of a box that is given, in (0, 1); 0.5 is the protocol's.
-        learning_rate: instead of the protocol's.
-        epochs: instead of the protocol's.
-        batch_size: instead of the protocol's.
-        patience: instead of the protocol's.
+        confidence: lowest objectness at which a box counts as found, in (0, 1); the protocol's is 0.5.
+        learning_rate: peak learning rate (default: the protocol's).
+        epochs: largest number of epochs (default: the protocol's).
+        batch_size: images per step (default: the protocol's).
+        patience: epochs without a better validation mAP after which training stops (default: the protocol's).
     Raises:
         UserError: for options that make no sense.
     """

@@ -34,7 +34,7 @@ class FalseNegatives:
     ``pairs``. All NaN where no meanings are known. Pairs are no sample of patients, so there is no interval.
 
     Args:
-        batch_size: the one to know the share for; that of the training if not given.
+        batch_size: pairs per batch, for which the share is measured (default: that of the training).
         split: `val` or `test`.
     """
 

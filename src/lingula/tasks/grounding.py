@@ -54,8 +54,8 @@ class Grounding:
     Args:
         phrases: `sentences` of the reports whose box is known, or `names`: those of the film's boxes in a template, for
             films without reports.
-        names: box names to look at; all if empty.
-        template: what is said of a box, with {} for its name.
+        names: names of the boxes to look at (default: all).
+        template: sentence about a box, with {} for its name.
         split: `val` or `test`.
     Raises:
         UserError: for a template without {}.

@@ -62,18 +62,18 @@ class Segmentation:
     takes an unweighted mean of the means of batches, and leaves out the last, smaller one.
 
     Args:
-        target: name of the mask.
-        encoder: `frozen`, BatchNorm statistics too, or `finetuned` with the U-Net.
+        target: name of the mask to find.
+        encoder: `frozen`: train the decoder alone (BatchNorm statistics stay too); `finetuned`: train both.
         fractions: shares of the training patients, stratified by whether there is a lesion.
         negatives: training films without a lesion: `all`, or, by the field's recipe for SIIM, at random `as-many` as
             there are films with one. Val and test always keep all.
         protocol: `mgca`: AdamW(5e-4, weight decay 0.05), batch 16 (its authors take 8 on SIIM), cosine per epoch, at
             most 50 epochs, patience 10 on the validation loss; loss 10 focal - log Dice; half of the training films
             are rotated by up to 10 degrees and scaled by up to 10 %.
-        learning_rate: instead of the protocol's, which is for a frozen encoder and is taken for a finetuned one too.
-        epochs: at most, instead of the protocol's.
-        batch_size: instead of the protocol's.
-        patience: epochs without a better validation loss, instead of the protocol's.
+        learning_rate: peak learning rate (default: the protocol's, which is meant for a frozen encoder).
+        epochs: largest number of epochs (default: the protocol's).
+        batch_size: images per step (default: the protocol's).
+        patience: epochs without a better validation loss after which training stops (default: the protocol's).
     Raises:
         UserError: for an option that makes no sense; in :meth:`measure` for a mask that the corpus does not have.
     """

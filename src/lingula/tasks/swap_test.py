@@ -44,7 +44,7 @@ class SwapTest:
     batch of one patient is left out.
 
     Args:
-        batch_size: sets how many sentences compete; that of the training if not given.
+        batch_size: pairs per batch, whose sentences compete (default: that of the training).
         split: `val` or `test`.
     """
 

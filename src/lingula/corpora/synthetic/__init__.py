@@ -171,8 +171,8 @@ class Synthetic:
         train: number of training films.
         val: number of validation films.
         test: number of test films; they stay the same whatever the other numbers are.
-        seed: of the whole corpus; another seed gives other patients.
-        film_size: sides of a film in pixels.
+        seed: seed of the whole corpus; another seed draws other patients.
+        film_size: height and width of the images in pixels.
     """
 
     name: ClassVar[str] = "synthetic"

@@ -73,8 +73,8 @@ class IuPhantoms:
         source: folder with ``reports.csv``.
         films_per_report: films drawn of each training report, of as many chests; val and test have one of each.
         codes: "any" takes all coded reports, "drawn" only those all of whose codes are drawn whole.
-        seed: of the chests and of what the codes leave open.
-        film_size: sides of a film in pixels.
+        seed: seed of the chests and of what the codes leave open.
+        film_size: height and width of the images in pixels.
     """
 
     source: Path
