@@ -175,11 +175,10 @@ class Terminal(Display):
 
     def moved(self, bar: Bar) -> None:
         now = self.clock()
-        if now < self.next or now - bar.started < APPEAR:
-            return  # what is over at once does not flicker
+        shown = [one for one in self.open if now - one.started >= APPEAR]  # what is over at once does not flicker
+        if now < self.next or not shown:
+            return
         self.next = now + REFRESH
-        if now - bar.past[-1][0] >= EVERY:
-            bar.past.append((now, bar.done))
         if self.bars is None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -191,10 +190,14 @@ class Terminal(Display):
                 *columns, console=self.console, transient=True, redirect_stdout=both, auto_refresh=False
             )
             self.bars.start()
-        if bar.task is None:
-            bar.task = self.bars.add_task(bar.label, total=bar.total, state="")
-        rest = bar.state(now).partition(" %), ")[2]
-        self.bars.update(bar.task, completed=bar.done, state=rest, refresh=True)
+        for one in shown:
+            if now - one.past[-1][0] >= EVERY:
+                one.past.append((now, one.done))
+            if one.task is None:
+                one.task = self.bars.add_task(one.label, total=one.total, state="")
+            rest = one.state(now).partition(" %), ")[2]
+            self.bars.update(one.task, description=one.label, completed=one.done, state=rest)
+        self.bars.refresh()
 
     def closed(self, bar: Bar) -> None:
         if self.bars is not None and bar in self.open:
@@ -203,6 +206,7 @@ class Terminal(Display):
                 self.bars = None
             elif bar.task is not None:
                 self.bars.remove_task(bar.task)
+                self.bars.refresh()
         super().closed(bar)
 
     def say(self, line: str) -> None:

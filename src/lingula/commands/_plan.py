@@ -159,6 +159,7 @@ def make_task(entry: Entry) -> Any:
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
+    from lingula.commands._words import explain
     from lingula.registry import UserError, check_options, nearest
     from lingula.tasks import TASKS
 
@@ -169,7 +170,7 @@ def make_task(entry: Entry) -> Any:
     try:  # the kinds of the command line: a word that is none of an option's would otherwise choose its other branch
         task = factory(**parser.parse_object(dict(entry.options)).as_dict())
     except ArgumentError as err:
-        raise UserError(f"task '{entry.task}': {' '.join(str(err).split())}") from err
+        raise UserError(f"task '{entry.task}': {explain(str(err), parser)}") from err
     for metric in entry.metrics:
         if metric not in task.higher_is_better:
             known = ", ".join(task.higher_is_better)

@@ -134,7 +134,7 @@ def _wrong_value(parser: Any, action: Any, message: str) -> str:
         value = given[1].strip("'\"")
     else:
         return plain(message)
-    if value == "None" and action.dest in parser.needed:
+    if value == "None" and action.dest in getattr(parser, "needed", ()):
         return f"missing: {_required(action)}"
     hint = nearest(value, choices_of(kind)) if choices_of(kind) and kind is not bool else ""
     way = f"; write {name[:-2]}.NAME VALUE" if get_origin(kind) is dict else ""
