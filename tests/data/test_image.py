@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
-from pydicom.pixels import apply_voi, apply_windowing
-from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from lingula.data import image
 from lingula.data.image import Geometry, letterbox, read_image, read_square
 from lingula.registry import UserError
 
@@ -31,30 +22,6 @@ def smooth(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     film = 120 + 60 * np.sin(9 * x) * np.cos(7 * y) + 40 * (x > 0.3)
     return np.clip(film, 0, 255).astype(np.uint8)
-
-
-def write_dicom(path: Path, stored: np.ndarray, **fields: Any) -> Path:
-    film = Dataset()
-    film.file_meta = FileMetaDataset()
-    film.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    film.SOPClassUID = film.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=["film"])
-    film.Rows, film.Columns = stored.shape[:2]
-    film.SamplesPerPixel = 1 if stored.ndim == 2 else 3
-    film.PhotometricInterpretation = "MONOCHROME2" if stored.ndim == 2 else "RGB"
-    if stored.ndim == 3:
-        film.PlanarConfiguration = 0
-    film.BitsAllocated = film.BitsStored = stored.dtype.itemsize * 8
-    film.HighBit = film.BitsStored - 1
-    film.PixelRepresentation = int(stored.dtype.kind == "i")
-    film.PixelData = stored.tobytes()
-    syntax = fields.pop("syntax", None)
-    for name, value in fields.items():
-        setattr(film, name, value)
-    if syntax is not None:
-        film.compress(syntax)
-    film.save_as(path, enforce_file_format=True)
-    return path
 
 
 # Geometry -------------------------------------------------------------------------------------------------------------
@@ -272,165 +239,3 @@ def test_missing_empty_and_unsupported_files_are_refused(tmp_path: Path) -> None
         read_image(tmp_path / "text.jpg")
     with pytest.raises(UserError, match="cannot read image"):
         read_image(tmp_path)
-
-
-# DICOM ----------------------------------------------------------------------------------------------------------------
-
-
-def test_dicom_window_is_the_standards_formula(tmp_path: Path) -> None:
-    path = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=1500, WindowWidth=1000)
-    film = read_image(path)
-    center, width = 1500, 1000
-    for row, column in [(0, 0), (25, 10), (31, 12), (33, 0), (63, 47)]:
-        x = int(RAMP[row, column])
-        if x <= center - 0.5 - (width - 1) / 2:
-            expected = 0.0
-        elif x > center - 0.5 + (width - 1) / 2:
-            expected = 255.0
-        else:
-            expected = ((x - (center - 0.5)) / (width - 1) + 0.5) * 255
-        assert abs(film[row, column] - expected) <= 0.5
-
-
-@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
-@pytest.mark.parametrize("kind", [np.uint16, np.int16])
-def test_dicom_window_agrees_with_pydicom(tmp_path: Path, function: str, kind: type) -> None:
-    stored = (RAMP.astype(int) - (1500 if kind is np.int16 else 0)).astype(kind)
-    fields = {"WindowCenter": [400, 9], "WindowWidth": [900, 9], "RescaleSlope": 2, "RescaleIntercept": -700}
-    path = write_dicom(tmp_path / "a.dcm", stored, VOILUTFunction=function, **fields)
-    # pydicom maps the window to the range of rescaled values; undo that.
-    shown = apply_windowing(stored * 2.0 - 700, pydicom.dcmread(path))
-    limits = np.iinfo(kind)
-    low, high = limits.min * 2.0 - 700, limits.max * 2.0 - 700
-    expected = (shown - low) / (high - low) * 255
-    assert np.abs(read_image(path) - expected).max() <= 0.51
-    assert np.ptp(expected) > 100
-
-
-def test_dicom_monochrome1_is_inverted(tmp_path: Path) -> None:
-    plain = read_image(write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=1500, WindowWidth=1000))
-    other = write_dicom(
-        tmp_path / "b.dcm", RAMP, WindowCenter=1500, WindowWidth=1000, PhotometricInterpretation="MONOCHROME1"
-    )
-    np.testing.assert_array_equal(read_image(other), 255 - plain)
-
-
-@pytest.mark.parametrize(
-    "window",
-    [
-        {},
-        {"WindowCenter": "", "WindowWidth": ""},
-        {"WindowCenter": 5, "WindowWidth": 0},
-        {"WindowCenter": 60000, "WindowWidth": 10},  # shows none of the film
-    ],
-)
-def test_dicom_without_a_usable_window_takes_a_robust_range(tmp_path: Path, window: dict[str, Any]) -> None:
-    stored = RAMP.copy()
-    stored[0, 0] = 40000  # one hot pixel
-    film = read_image(write_dicom(tmp_path / "a.dcm", stored, **window))
-    low, high = np.percentile(stored, [0.5, 99.5])
-    expected = np.clip((stored - low) / (high - low), 0, 1) * 255
-    assert np.abs(film - expected).max() <= 0.51
-    assert film[32, 0] == pytest.approx(128, abs=3)  # the hot pixel has not darkened the film
-
-
-def test_dicom_of_8_bits_without_a_window_is_read_as_it_is(tmp_path: Path) -> None:
-    film = smooth(30, 40)
-    np.testing.assert_array_equal(read_image(write_dicom(tmp_path / "a.dcm", film)), film)
-
-
-def test_dicom_voi_table_goes_before_the_window(tmp_path: Path) -> None:
-    table = Dataset()
-    first, entries = 500, 2000
-    table.add_new("LUTDescriptor", "US", [entries, first, 16])
-    table.add_new("LUTData", "US", [int(65535 * (i / (entries - 1)) ** 2) for i in range(entries)])
-    path = write_dicom(tmp_path / "a.dcm", RAMP, VOILUTSequence=Sequence([table]), WindowCenter=1, WindowWidth=2)
-    film = read_image(path)
-    share = np.clip((RAMP.astype(float) - first) / (entries - 1), 0, 1)
-    assert np.abs(film - share**2 * 255).max() <= 0.51
-    assert np.abs(film - apply_voi(RAMP, pydicom.dcmread(path)) / 65535 * 255).max() <= 0.51
-
-
-def test_dicom_padding_is_black_and_outside_the_range(tmp_path: Path) -> None:
-    stored = (RAMP.astype(int) - 500).astype(np.int16)
-    stored[:8] = -2000
-    film = read_image(write_dicom(tmp_path / "a.dcm", stored, PixelPaddingValue=-2000))
-    inverted = read_image(
-        write_dicom(tmp_path / "b.dcm", stored, PixelPaddingValue=-2000, PhotometricInterpretation="MONOCHROME1")
-    )
-    assert not film[:8].any()
-    assert not inverted[:8].any()
-    low, high = np.percentile(stored[8:], [0.5, 99.5])
-    expected = np.clip((stored[8:].astype(float) - low) / (high - low), 0, 1) * 255
-    assert np.abs(film[8:] - expected).max() <= 0.51
-    np.testing.assert_array_equal(inverted[8:], 255 - film[8:])
-
-
-@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
-def test_compressed_dicom_equals_the_uncompressed(tmp_path: Path, syntax: str) -> None:
-    if syntax == JPEG2000Lossless:
-        pytest.importorskip("openjpeg", reason="needs the extra lingula[dicom]")
-    plain = read_image(write_dicom(tmp_path / "a.dcm", RAMP))
-    np.testing.assert_array_equal(read_image(write_dicom(tmp_path / "b.dcm", RAMP, syntax=syntax)), plain)
-
-
-def test_jpeg_in_dicom_equals_the_jpeg(tmp_path: Path) -> None:
-    Image.fromarray(smooth(64, 48)).save(tmp_path / "a.jpg", quality=90)
-    path = write_dicom(tmp_path / "a.dcm", smooth(64, 48))
-    film = pydicom.dcmread(path)
-    film.PixelData = encapsulate([(tmp_path / "a.jpg").read_bytes()])
-    film["PixelData"].VR = "OB"
-    film.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    film.save_as(path)
-    assert np.abs(read_image(path).astype(int) - read_image(tmp_path / "a.jpg")).max() <= 1
-
-
-def test_a_missing_decoder_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_dicom(tmp_path / "a.dcm", RAMP, syntax=RLELossless)
-    monkeypatch.setattr(image, "_decodes", lambda *_: False)
-    with pytest.raises(UserError, match=r'no decoder for RLE Lossless; pip install "lingula\[dicom\]"'):
-        read_image(path)
-
-
-def test_colour_dicom_becomes_luminance(tmp_path: Path) -> None:
-    colours = np.zeros((2, 2, 3), np.uint8)
-    colours[0, 0] = [255, 0, 0]
-    colours[1, 1] = [40, 40, 40]
-    film = read_image(write_dicom(tmp_path / "a.dcm", colours))
-    assert abs(int(film[0, 0]) - 76) <= 1
-    assert film[1, 1] == 40
-
-
-def test_broken_dicom_is_refused(tmp_path: Path) -> None:
-    whole = write_dicom(tmp_path / "a.dcm", RAMP)
-    cut = tmp_path / "cut.dcm"
-    cut.write_bytes(whole.read_bytes()[:-500])
-    with pytest.raises(UserError, match=r"cannot read image .*cut\.dcm"):
-        read_image(cut)
-    film = pydicom.dcmread(whole)
-    del film.PixelData
-    film.save_as(tmp_path / "report.dcm")
-    with pytest.raises(UserError, match="holds no pixel data"):
-        read_image(tmp_path / "report.dcm")
-    two = pydicom.dcmread(whole)
-    two.NumberOfFrames = 2
-    two.PixelData = RAMP.tobytes() * 2
-    two.save_as(tmp_path / "two.dcm")
-    with pytest.raises(UserError, match="expected one frame, got 2"):
-        read_image(tmp_path / "two.dcm")
-
-
-def test_dicom_without_a_preamble_and_without_a_suffix(tmp_path: Path) -> None:
-    path = write_dicom(tmp_path / "a.dcm", RAMP)
-    expected = read_image(path)
-    (tmp_path / "IM0001").write_bytes(path.read_bytes())
-    np.testing.assert_array_equal(read_image(tmp_path / "IM0001"), expected)
-    (tmp_path / "old.dcm").write_bytes(path.read_bytes()[132:])
-    np.testing.assert_array_equal(read_image(tmp_path / "old.dcm"), expected)
-
-
-def test_square_of_a_dicom(tmp_path: Path) -> None:
-    path = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=1500, WindowWidth=3000)
-    square, geometry = read_square(path, 32)
-    np.testing.assert_array_equal(square, letterbox(read_image(path), 32)[0])
-    assert math.isclose(geometry.scale, 0.5)

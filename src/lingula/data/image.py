@@ -5,8 +5,7 @@ Air is dark, whatever the file says: MONOCHROME1 is inverted. Nothing here is ra
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from lingula.data.dicom import read_dicom
+from lingula.data.grey import spread
 from lingula.registry import UserError
 
 ORIENTATION = 0x0112  # the EXIF tag
 ROTATED = (5, 6, 7, 8)  # its values that swap width and height
-PERCENTILES = (0.5, 99.5)  # the display range of a DICOM film that names no window
-LARGEST_TABLE = 1 << 20  # grey values; above this a film is mapped pixel by pixel
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,7 @@ def read_image(path: Path | str) -> np.ndarray:
 
     Returns:
         ``(H, W)`` uint8. Colour becomes luminance, transparency black; 16-bit PNG is scaled by its own range; DICOM
-        goes through its rescale, its window or VOI table (the first, where there are several), and its photometric
-        interpretation.
+        is read by :func:`~lingula.data.dicom.read_dicom`.
     Raises:
         UserError: ``cannot read image PATH: reason`` for missing, truncated and unsupported files.
     """
@@ -194,7 +192,7 @@ def _decode(path: Path, size: int | None) -> tuple[np.ndarray, tuple[int, int]]:
     if not head:
         raise UserError("the file is empty")
     if head[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
-        film = _read_dicom(path)
+        film = read_dicom(path)
         return film, (film.shape[0], film.shape[1])
     if head[:3] == b"\xff\xd8\xff" or head[:8] == b"\x89PNG\r\n\x1a\n":
         return _read_raster(path, size)
@@ -234,151 +232,13 @@ def _deep_colour(path: Path) -> Image.Image:
     colour = decoded.astype(np.float64)
     grey = colour[..., :3] @ [0.114, 0.587, 0.299]  # OpenCV's order is blue, green, red
     opaque = colour[..., 3] / 65535 if colour.shape[-1] == 4 else 1.0
-    return Image.fromarray(_spread(grey * opaque))
+    return Image.fromarray(spread(grey * opaque))
 
 
 def _to_uint8(image: Image.Image) -> np.ndarray:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _spread(np.asarray(image))
+        return spread(np.asarray(image))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     return np.asarray(image.convert("L"))
-
-
-def _spread(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """``low`` to 0 and ``high`` to 255, the smallest and largest value unless given; uint8. A flat film is black."""
-    low = float(values.min()) if low is None else low
-    high = float(values.max()) if high is None else high
-    if not high > low:
-        return np.zeros(values.shape, dtype=np.uint8)
-    return _round((values.astype(np.float64) - low) / (high - low))
-
-
-def _round(share: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8)
-
-
-# DICOM ----------------------------------------------------------------------------------------------------------------
-
-
-def _read_dicom(path: Path) -> np.ndarray:
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom remarks on every value that departs from the standard
-        try:
-            film = pydicom.dcmread(path)
-        except InvalidDicomError:
-            film = pydicom.dcmread(path, force=True)  # old files have no preamble
-        if "PixelData" not in film:
-            raise UserError("not a DICOM film: it holds no pixel data")
-        if int(film.get("NumberOfFrames") or 1) > 1:
-            raise UserError(f"expected one frame, got {film.NumberOfFrames}")
-        return _display(_dicom_pixels(film), film)
-
-
-def _dicom_pixels(film: Any) -> np.ndarray:
-    """Stored values, ``(H, W)`` or ``(H, W, 3)``."""
-    from pydicom.pixels import get_decoder, pixel_array
-    from pydicom.uid import ImplicitVRLittleEndian
-
-    if getattr(film, "file_meta", None) is None or "TransferSyntaxUID" not in film.file_meta:
-        film.ensure_file_meta()
-        film.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    syntax = film.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and not _decodes(get_decoder, syntax):
-        raise UserError(f'no decoder for {syntax.name}; pip install "lingula[dicom]" brings one')
-    return pixel_array(film)
-
-
-def _decodes(get_decoder: Callable[[Any], Any], syntax: Any) -> bool:
-    try:
-        return get_decoder(syntax).is_available
-    except NotImplementedError:
-        return False
-
-
-def _display(stored: np.ndarray, film: Any) -> np.ndarray:
-    """Stored values to what a reading station would show, ``(H, W)`` uint8."""
-    from pydicom.pixels import apply_color_lut
-
-    if film.PhotometricInterpretation == "PALETTE COLOR":
-        stored = apply_color_lut(stored, film)
-    if stored.ndim == 3:
-        return np.asarray(Image.fromarray(stored if stored.dtype == np.uint8 else _spread(stored)).convert("L"))
-
-    padding = _padding(stored, film)
-    low, high = int(stored.min()), int(stored.max())
-    real = stored if padding is None else stored[~padding]
-    show = _shower(film, real if real.size else stored)
-    if high - low < LARGEST_TABLE:  # every grey value once, then a look-up: a film has millions of pixels
-        shown = show(np.arange(low, high + 1))[stored.astype(np.int64) - low]
-    else:
-        shown = show(stored)
-    if film.PhotometricInterpretation == "MONOCHROME1":
-        shown = 255 - shown
-    if padding is not None:
-        shown[padding] = 0
-    return shown
-
-
-def _padding(stored: np.ndarray, film: Any) -> np.ndarray | None:
-    """True where the detector saw nothing, by the file's own padding value; None where it names none."""
-    value = film.get("PixelPaddingValue")
-    if not isinstance(value, int):
-        return None
-    other = film.get("PixelPaddingRangeLimit")
-    low, high = sorted((value, other if isinstance(other, int) else value))
-    if film.get("PixelRepresentation"):  # the value may have been written unsigned
-        bits = int(film.BitsAllocated)
-        low, high = (v - (1 << bits) if v >= 1 << (bits - 1) else v for v in (low, high))
-    inside = (stored >= low) & (stored <= high)
-    return inside if inside.any() else None
-
-
-def _shower(film: Any, stored: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from stored values to 0..255, by the file's tables or, without any, by the film's own range."""
-    from pydicom.pixels import apply_modality_lut, apply_voi
-
-    def rescale(values: np.ndarray) -> np.ndarray:
-        # slope and intercept may be present but empty, which pydicom does not expect
-        if "ModalityLUTSequence" in film:
-            return apply_modality_lut(values, film).astype(np.float64)
-        slope, intercept = film.get("RescaleSlope"), film.get("RescaleIntercept")
-        return values * float(1 if slope is None else slope) + float(intercept or 0)
-
-    if film.get("VOILUTSequence"):
-        entries, first, _ = (int(value) for value in film.VOILUTSequence[0].LUTDescriptor)
-        table = apply_voi(np.arange(first, first + entries), film)
-        low, high = float(table.min()), float(table.max())
-        return lambda values: _spread(apply_voi(np.rint(rescale(values)).astype(np.int64), film), low, high)
-    ends = rescale(np.array([stored.min(), stored.max()]))
-    window = _window(film)
-    if window is not None and (ends[0] == ends[1] or np.ptp(window(ends)) > 0):
-        return lambda values: window(rescale(values))
-    # No window, or one that shows none of the film: better its own range than a black square.
-    if window is None and int(film.get("BitsStored") or 16) <= 8 and not film.get("PixelRepresentation"):
-        return lambda values: values.astype(np.uint8)
-    low, high = (float(value) for value in np.percentile(rescale(stored), PERCENTILES))
-    if not high > low:
-        low, high = float(ends.min()), float(ends.max())
-    return lambda values: _spread(rescale(values), low, high)
-
-
-def _window(film: Any) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The first window, as a function of rescaled values (DICOM PS3.3 C.11.2.1.2); None where there is no valid one."""
-    first = [film.get(name) for name in ("WindowCenter", "WindowWidth")]
-    first = [value[0] if isinstance(value, MutableSequence) and len(value) else value for value in first]
-    if any(not isinstance(value, int | float) for value in first):
-        return None
-    center, width = float(first[0]), float(first[1])
-    function = str(film.get("VOILUTFunction") or "LINEAR").upper()
-    if width <= (1 if function == "LINEAR" else 0):
-        return None
-    if function == "SIGMOID":
-        return lambda values: _round(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -500, 500))))
-    if function == "LINEAR_EXACT":
-        return lambda values: _round((values - center) / width + 0.5)
-    return lambda values: _round((values - (center - 0.5)) / (width - 1) + 0.5)
