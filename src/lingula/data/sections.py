@@ -1,0 +1,367 @@
+"""A report's parts under their headings, and its body: what it says of its image. Floor 2.
+
+Every letter of a report ends in one of four places: in the body, among what is dropped, in a heading, or in a line
+that is only drawn (:class:`Split`). What spells a heading: :mod:`lingula.data.headings`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lingula.data.headings import Headings
+
+NO_HEADING = "no heading"
+_LONGEST = 80  # characters of a heading
+_WINDOW = 200  # characters before a colon in which its heading is looked for
+_COLON = re.compile(r"(?<!\d)[:：﹕]|(?<=\d)[:：﹕](?!\d)")  # not that of a time
+_BEFORE = re.compile(  # what may stand before a heading on its line: bullets, numbers, Markdown
+    r"[ \t]*(?:[>•*·–—-]+[ \t]+)?(?:(?:\d{1,2}|[IVX]{1,4}|[A-H])[.)][ \t]*)?(?P<hash>\#{1,6}[ \t]*)?"
+    r"(?P<bold>\*{1,3}|_{1,2}(?=[^\W_]))?\[?[ \t]*"
+)
+_AFTER = re.compile(r"[ \t]*\]?(?:\*{1,3}|(?<=[^\W_])__)?[ \t]*\]?[ \t]*\#*[ \t]*$")  # and between it and its colon
+_END = re.compile(r"\*{1,3}|__(?!_)|-(?!\d)|")  # and after its colon
+_BRACKETS = re.compile(
+    r"[【〔［]\s*([^【】〔〕［］\n]{1,30}?)\s*[】〕］][ \t]*[:：]?|\[([^\W\d_][^\[\]*\n]{3,40})\][ \t]*:?"
+)
+_STOP = re.compile(r"[.!?;_\])。！？；）】।][ \t]+|[。！？；】।\t]|[ ]{3,}")
+_BARE = re.compile(  # a name in capitals with a dash, a full stop or nothing instead of a colon
+    r"(?:^[ \t]*|(?<=[.!?;])[ \t]+)([A-ZÀ-ÖØ-Þ]{7,})(?:[ \t]+[-–—]+[ \t]+(?=\S)|\.?[ \t]+(?=[A-ZÀ-ÖØ-Þ][a-zß-ÿ ]))"
+)
+_MAYBE = re.compile(r"^[ \t]*([^\W\d_][\w'’-]{2,24}(?: [\w'’-]{2,24}){0,2}) ?[:：](?=\s)", re.MULTILINE)
+_RULE = re.compile(r"^[ \t]*(?:_{8,}|[=*~#]{3,}|-{3,}|`{3}\w*)[ \t]*$", re.MULTILINE)  # de-identification leaves ___
+_IN_CAPITALS = (3, 62)  # characters of a heading that is known by nothing but its capitals
+_SHORT = 6  # letters; inside a line, shorter names want a capital
+_MAIN = ("findings", "impression", "comparison", "indication", "technique", "recommendation")
+_READING: tuple[str, ...] = ("findings", "image", "anatomy")  # the first that has text is the reading
+_NEVER_ALONE = ("anatomy", "administration")  # as a line without a colon: "heart" may be the end of a sentence
+_ASIDE = ("wet read", "addendum")  # headings in these that we do not know are theirs
+_NOT_AFTER = {"the", "no", "acute", "these", "this", "following", "incidental", "other", "new", "my", "our", "abnormal"}
+_NOT_AFTER |= {"significant", "additional", "similar", "above", "of", "for", "in", "with", "and", "or", "a", "an"}
+
+
+class Found(NamedTuple):
+    """A heading: its section (``None``: not known), as written, and where it begins and ends with its marks."""
+
+    section: str | None
+    written: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A heading and what stands under it, up to the next one.
+
+    Attributes:
+        section: its name, ``""`` for none; ``None`` where the heading is not known.
+        written: the heading, without its colon and marks.
+        heading: the same with them.
+        text: what stands under it, stripped.
+        gap: whether an empty line parts the two.
+    """
+
+    section: str | None
+    written: str
+    heading: str
+    text: str
+    gap: bool = False
+
+    @property
+    def name(self) -> str:
+        """The section, or the heading in lower case where it is not known."""
+        return " ".join(self.written.lower().split()) if self.section is None else self.section
+
+    @property
+    def whole(self) -> str:
+        """The text with its heading."""
+        return f"{self.heading} {self.text}".strip()
+
+
+@dataclass
+class Split:
+    """A report taken apart.
+
+    Attributes:
+        body: what it says of its image; findings, then impression.
+        dropped: ``(name, text)`` of what was left out; the name is a section, ``"no heading"``, or, of a heading that
+            is not known, that heading in lower case.
+        headings: headings that are in neither of the two.
+        rules: lines that are only drawn.
+        unknown: headings that are not known, in lower case, whether their text was kept or not.
+    """
+
+    body: str = ""
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+    headings: list[str] = field(default_factory=list)
+    rules: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def sections(report: str, headings: Headings | None = None) -> dict[str, str]:
+    """The parts of a report by their headings, in the order of their first appearance.
+
+    A heading is a known name and a colon, in any case at the start of a line or after a stop, in capitals anywhere;
+    a known name alone on its line; a heading of Markdown; a name in 【】; or any phrase in capitals with a colon at the
+    start of a line. Known spellings share a name (``CONCLUSION`` is ``impression``), other names are
+    lower-cased; text before or without a heading stands under ``""``. Parts of one name are joined by a blank line;
+    drawn lines are dropped.
+
+    Example:
+        >>> sections("INDICATION: Cough. FINDINGS: Clear lungs.\\nImpression:\\n  No disease.")
+        {'indication': 'Cough.', 'findings': 'Clear lungs.', 'impression': 'No disease.'}
+    """
+    texts: dict[str, list[str]] = {}
+    for part in parts(report, headings or Headings.read())[0]:
+        name = part.written.lower() if part.section in (None, "image", "anatomy") else part.name
+        texts.setdefault(" ".join(name.split()), []).append(part.text)
+    joined = {name: "\n\n".join(filter(None, those)) for name, those in texts.items()}
+    return {name: text for name, text in joined.items() if text or name}
+
+
+def split_report(report: str, titled_only: bool = False, headings: Headings | None = None) -> Split:
+    """Take a report apart: what it says of its image, and everything else.
+
+    The body is findings, then impression. Parts of the chest (``LUNGS:``), and headings that we do not know and that
+    follow the findings, belong to them and stay in the text, because they are the subject of what they head. Where no
+    section is called findings, what stands under a heading that names the image (``PORTABLE AP CHEST:``) is, and else
+    what stands under parts of the chest, with the text before any heading if there is no impression. Wet reads and
+    addenda are not the reading, but findings and impressions in them are.
+
+    Without any of these: the paragraphs after the first under the last heading (where reports with only an
+    ``EXAMINATION:`` keep their reading); else the text under no heading; else what stands under headings that we do not
+    know; empty where there is none of these.
+
+    Args:
+        report: the text, as :func:`lingula.data.cells.clean_text` gives it.
+        titled_only: the body is empty unless there are findings, an impression, parts of the chest, or a heading that
+            names the image.
+        headings: the built-in ones if not given.
+    """
+    found, rules = parts(report, headings or Headings.read())
+    places = _places(found)
+    there = {place for part, place in zip(found, places, strict=True) if part.text}
+    wanted = [place for place in _READING if place in there][:1]
+    if "impression" in there:
+        wanted.append("impression")
+    if wanted and all(_is_soft(part) for part, place in zip(found, places, strict=True) if place in wanted):
+        wanted.insert(0, "")
+    last = ""
+    if not wanted and not titled_only:
+        last = _last_paragraphs(found[-1])
+        wanted = [] if last else [""] if "" in there else ["other"]
+    split = Split(rules=rules, unknown=[part.name for part in found if part.section is None])
+    kept: dict[str, list[str]] = {place: [] for place in wanted}
+    for part, place in zip(found, places, strict=True):
+        split.unknown += [" ".join(name.lower().split()) for name in _MAYBE.findall(part.text)]
+        dropped = "" if place in kept else part.text
+        if place in kept and part.text:
+            subject = part.section in (None, "anatomy") and place != "other"
+            subject |= part.section == "image" and (place != "image" or not part.written.isupper())
+            kept[place].append(part.whole if subject else part.text)
+            if subject:
+                continue
+        if last and part is found[-1]:
+            dropped = part.text[: len(part.text) - len(last)].strip()
+        if part.heading:
+            split.headings.append(part.heading)
+        if dropped:
+            split.dropped.append((part.name or NO_HEADING, dropped))
+    split.body = last or "\n\n".join(text for place in wanted for text in kept[place])
+    return split
+
+
+def _is_soft(part: Part) -> bool:
+    """Whether a heading may as well be the first word of a sentence: "Aorta: normal.", "Chest x-ray: normal."."""
+    return part.section in (None, "anatomy") or (part.section == "image" and not part.written.isupper())
+
+
+def _places(found: list[Part]) -> list[str]:
+    """Where each part belongs: a section, ``other`` for headings that we do not know, ``aside`` for those in asides."""
+    current = ""
+    places = []
+    for part in found:
+        if part.section is None or part.section in ("anatomy", "image"):
+            place = _place_below(part, current)
+            current = place if place in ("findings", "anatomy", "image") else current
+        else:
+            place = current = part.section
+        places.append(place)
+    return places
+
+
+def _place_below(part: Part, current: str) -> str:
+    """The same for a heading that is no section of its own, below a section or without one."""
+    if current in _ASIDE:
+        return "aside"
+    if current == "findings" or (part.section is None and current == "anatomy"):
+        return current
+    if part.section == "anatomy":
+        own = "anatomy" if current in ("history", "indication", "anatomy") else "findings"
+        return current if current in ("impression", "image") else own
+    if part.section == "image" and current == "impression" and not part.written.isupper():
+        return current  # "Chest: normal. Knee: ..."
+    return part.section or "other"
+
+
+def _last_paragraphs(part: Part) -> str:
+    """Under the last heading, the paragraphs after the first; the only one, if an empty line parts it from that."""
+    if not part.heading or part.section == "":
+        return ""
+    pieces = [piece.strip() for piece in re.split(r"\n[ \t]*\n", part.text) if piece.strip()]
+    if len(pieces) > 1:
+        return part.text[part.text.index("\n", len(pieces[0])) :].strip()
+    return part.text if part.gap else ""
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+def parts(report: str, headings: Headings) -> tuple[list[Part], list[str]]:
+    """The parts of a report in their order, the first without a heading, and its drawn lines."""
+    report = report.replace("\r\n", "\n").replace("\r", "\n")
+    rules = _RULE.findall(report)
+    report = _RULE.sub("", report)
+    found = [Found("", "", 0, 0), *_headings(report, headings)]
+    ends = [heading.start for heading in found[1:]] + [len(report)]
+    pieces = []
+    for heading, end in zip(found, ends, strict=True):
+        under = report[heading.end : end]
+        text = under.strip()
+        if "**" in text and "[**" not in text:
+            text = text.replace("**", "")
+        gap = "\n\n" in re.sub(r"[ \t]", "", under[: len(under) - len(under.lstrip())])
+        pieces.append(Part(heading.section, heading.written, report[heading.start : heading.end].strip(), text, gap))
+    return pieces, rules
+
+
+def _headings(report: str, headings: Headings) -> Iterator[Found]:
+    """The headings of a report in their order."""
+    scan = _Scan(report, headings, not any(letter.isupper() for letter in report))
+    start = 0
+    before = ""  # the line before
+    for line in report.splitlines(keepends=True):
+        if line.strip():
+            stopped = not before.strip() or before.rstrip()[-1] in ".!?:;。！？：；"
+            yield from scan.line(start, start + len(line.rstrip("\n")), stopped)
+        start, before = start + len(line), line
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A report in which headings are looked for. ``lower``: it has no capitals, so that they mean nothing."""
+
+    report: str
+    headings: Headings
+    lower: bool
+
+    def line(self, start: int, end: int, stopped: bool) -> Iterator[Found]:
+        """The headings of a line. ``stopped``: no sentence goes on from the line before."""
+        alone = self._alone(start, end, stopped)
+        if alone:
+            yield alone
+            return
+        report, place = self.report, start
+        marks = [*_BRACKETS.finditer(report, start, end), *_COLON.finditer(report, start, end)]
+        marks += _BARE.finditer(report[start:end])  # positions in the line
+        for mark in sorted(marks, key=lambda mark: mark.start() + (start if mark.re is _BARE else 0)):
+            if mark.re is _BARE:
+                section = self.headings.exact(mark[1])
+                bare = section in (*_MAIN, "history", "examination")
+                found = Found(section, mark[1], start + mark.start(1), start + mark.end()) if bare else None
+            elif mark.re is _BRACKETS:
+                written = mark[1] or mark[2]
+                found = Found(self.headings.section(written), written, mark.start(), mark.end())
+                if mark[2] and self.headings.exact(written) not in _MAIN:  # "[NAME]", "[2]"
+                    found = None
+            else:
+                found = self._before_colon(place, mark, at_start=place == start, stopped=stopped)
+            if found and found.start >= place:
+                yield found
+                place = found.end
+
+    def _alone(self, start: int, end: int, stopped: bool) -> Found | None:
+        """A heading that is all of its line, without a colon."""
+        line = self.report[start:end]
+        before = _BEFORE.match(line)
+        assert before is not None  # it matches nothing, too
+        written = _AFTER.sub("", line[before.end() :]).rstrip(" \t-–—")
+        if not written or len(written) > _LONGEST or _COLON.search(written):
+            return None
+        section = self.headings.exact(written)
+        plain = section is not None and section not in _NEVER_ALONE and (stopped or not written[0].islower())
+        if not plain and not before["hash"]:
+            if section is not None or not _is_capitals(written):
+                return None
+            section = self.headings.section(written, whole=False)
+            if section not in _MAIN:
+                return None
+        return Found(section if section is not None else self.headings.section(written), written, start, end)
+
+    def _before_colon(self, place: int, colon: re.Match[str], at_start: bool, stopped: bool) -> Found | None:
+        """The heading that a colon ends, if it ends one; ``place``: where the heading before it ended."""
+        lead = self.report[place : colon.start()]
+        marks = _END.match(self.report, colon.end())
+        end = marks.end() if marks else colon.end()
+        if at_start and len(lead) < _WINDOW:
+            before = _BEFORE.match(lead)
+            assert before is not None
+            written = _AFTER.sub("", lead[before.end() :])
+            capitals = _is_capitals(written)
+            section = self.headings.section(written, not capitals) if 0 < len(written) <= _LONGEST else None
+            if section is not None and self._may_begin(written, section, stopped):
+                return Found(section, written, place, end)
+            if section is None and (before["hash"] or before["bold"] or _is_capitals(lead.strip())):
+                named = self._inside(lead.rstrip(), place, end)  # "NONE AVAILABLE FOR THIS PATIENT FINDINGS:"
+                return named or (Found(None, written, place, end) if 0 < len(written) <= _LONGEST else None)
+        place, lead = place + len(lead[:-_WINDOW]), lead[-_WINDOW:]
+        stops = [*_STOP.finditer(lead)]
+        if stops:
+            written = lead[stops[-1].end() :].rstrip()
+            section = self._after_stop(written)
+            if section is not None:
+                return Found(section, written, place + stops[-1].end(), end)
+        return self._inside(lead.rstrip(), place, end)
+
+    def _may_begin(self, written: str, section: str, stopped: bool) -> bool:
+        """Whether a name and a colon at the start of a line head it; in small letters it may be part of a sentence."""
+        return not written[0].islower() or stopped or (section in _MAIN and " " not in written)
+
+    def _after_stop(self, written: str) -> str | None:
+        """The section of a name between a stop and a colon."""
+        if not written or len(written) > _LONGEST:
+            return None
+        section = self.headings.exact(written)
+        if section is None and written[0].isupper() and written.split()[0].lower() not in _NOT_AFTER:
+            section = self.headings.section(written)
+            section = None if section == "image" and not _is_capitals(written) else section
+        small = written[0].islower() and (len(written) < _SHORT or section == "administration")
+        return None if section == "anatomy" or small else section
+
+    def _inside(self, lead: str, place: int, end: int) -> Found | None:
+        """A name that a line has before a colon, without a stop before it: in capitals, or one of the main names."""
+        starts = [match.start() for match in re.finditer(r"(?<!\w)(?=[^\W\d_])", lead)][-6:]
+        for start in starts:
+            written = lead[start:]
+            section = self.headings.exact(written)
+            if section is None or section in _NEVER_ALONE:
+                continue
+            main = section in _MAIN and len(written) >= _SHORT and " " not in written
+            letters = [letter for letter in written if letter.isalpha()]
+            if (
+                (written.isupper() and len(letters) > 3)
+                or not any(letter.isupper() or letter.islower() for letter in letters)  # a script without capitals
+                or (main and written.istitle() and not self.headings.is_noun(written))
+                or (main and self.lower and lead[:start].split()[-1:] and lead[:start].split()[-1] not in _NOT_AFTER)
+            ):
+                return Found(section, written, place + start, end)
+        return None
+
+
+def _is_capitals(written: str) -> bool:
+    """Whether a phrase is written in capitals, and in nothing but letters and what joins words."""
+    if not _IN_CAPITALS[0] <= len(written) <= _IN_CAPITALS[1] or not written[0].isalpha():
+        return False
+    return written.isupper() and all(letter.isalpha() or letter in " ,/&()_-'’" for letter in written)
