@@ -14,6 +14,7 @@ measures on test once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -157,6 +158,8 @@ def pair_loader(model: Encoders, corpus: PreparedCorpus, rows: np.ndarray, batch
     if not any(corpus.reports):
         raise UserError(f"corpus {corpus.name} has no reports")
     tokens = tokenise(corpus.reports, model.tokenizer, min(256, model.method.text_encoder.max_tokens))
+    if tokens.cut_line:
+        print(tokens.cut_line, file=sys.stderr)
     size = batch_size or model.batch_size
     return Loader(corpus, rows, model.image_size, model.resize_to, size, tokens, device=model.device)
 

@@ -62,6 +62,9 @@ def test_sentences_that_do_not_fit_are_dropped_whole(tokenizer):
     assert tokenise(REPORTS, tokenizer, max_tokens=4).sentences.tolist() == [1, 1, 0, 1]  # a first sentence is cut
     assert np.diff(tokenise(REPORTS, tokenizer, max_tokens=4).offsets).max() == 4
     assert collate_reports(tokens, np.array([3])).sentence_key.tolist() == [3]  # keys do not move when sentences drop
+    assert tokens.cut_line == f"2 of 3 reports were cut at {length + 3} tokens; 3 sentences left out"
+    assert tokenise(REPORTS, tokenizer, max_tokens=4).cut == 3
+    assert tokenise(REPORTS, tokenizer).cut_line == ""
 
 
 def test_a_tokenizer_of_another_language_is_refused(tokenizer):

@@ -144,6 +144,8 @@ def _loaders(
         held_out = corpus
     tokens = tokenise(held_out.reports, tokenizer, longest) if tokenizer is not None and held_out is not None else None
     check_batch(corpus, tokens, plan, model, fabric.world_size)
+    if tokens is not None and tokens.cut_line:
+        fabric.print(tokens.cut_line, file=sys.stderr)
     train: Batches
     if isinstance(corpus, ShardedCorpus):
         train = StreamLoader(corpus, *sizes, tokenizer, longest, device=fabric.device, **drawn)

@@ -11,6 +11,7 @@ import numpy as np
 
 from lingula.registry import UserError
 
+MAX_TOKENS = 256  # the longest report, specials included
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -78,6 +79,8 @@ class Tokens:
         first_sentence: ``(n + 1,)`` int64, cumulative count of all sentences, kept or not: the key of sentence s of
             report i is ``first_sentence[i] + s``.
         pad: the id of padding.
+        max_tokens: the longest report, specials included.
+        cut: how many reports were cut at that.
     """
 
     ids: np.ndarray
@@ -87,13 +90,26 @@ class Tokens:
     sentences: np.ndarray
     first_sentence: np.ndarray
     pad: int
+    max_tokens: int = MAX_TOKENS
+    cut: int = 0
 
     def __len__(self) -> int:
         return len(self.sentences)
 
+    @property
+    def cut_line(self) -> str:
+        """How many reports were cut, in words; empty where none was."""
+        if not self.cut:
+            return ""
+        left_out = int(self.first_sentence[-1] - self.sentences.sum())
+        return (
+            f"{self.cut:,} of {int((self.sentences > 0).sum()):,} reports were cut at {self.max_tokens} tokens; "
+            f"{left_out:,} sentences left out"
+        )
+
 
 def tokenise(
-    reports: Sequence[Sequence[str]], tokenizer: Any, max_tokens: int = 256, most_unknown: float = 1 / 3
+    reports: Sequence[Sequence[str]], tokenizer: Any, max_tokens: int = MAX_TOKENS, most_unknown: float = 1 / 3
 ) -> Tokens:
     """Tokenise reports sentence by sentence; equal sentences are tokenised once.
 
@@ -118,16 +134,19 @@ def tokenise(
     places: list[int] = []
     words: list[int] = []
     offsets, kept = [0], []
+    cut = 0
     for report in lowered:
         start = len(ids)
         ids.append(tokenizer.cls_token_id)
         places.append(-1)
         words.append(-1)
         count = word = 0
+        short = False
         for sentence in report:
             tokens = ids_of[sentence]
             used = len(ids) - start - 1
             if used + len(tokens) > room:
+                short = True
                 if count:
                     break
                 tokens = tokens[:room]
@@ -142,6 +161,7 @@ def tokenise(
         words.append(-1)
         offsets.append(len(ids))
         kept.append(count)
+        cut += short
     flat = np.asarray(ids, dtype=np.int32)
     real = flat[np.asarray(places) >= 0]
     share = (real == tokenizer.unk_token_id).mean() if len(real) else 0.0
@@ -156,6 +176,8 @@ def tokenise(
         np.asarray(kept, dtype=np.int64),
         np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
         int(tokenizer.pad_token_id),
+        max_tokens,
+        cut,
     )
 
 
