@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lingula.checkpoint import load_weights, read_run
 from lingula.data.collate import collate_reports
 from lingula.data.image import Geometry, letterbox, read_square
-from lingula.data.text import report_sentences
+from lingula.data.sentences import report_sentences
 from lingula.data.tokens import load_tokenizer, tokenise
 from lingula.data.transforms import centre_corners, crop, to_unit_range
 from lingula.methods import METHODS

@@ -153,6 +153,76 @@ def test_empty_and_short_reports(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("indication: cough for weeks", "the cell holds 'indication: cough for weeks', all of it under 'indication'"),
+        ("INDICATION: " + "long " * 30, "long long lon...', all of it under 'indication'"),
+        ("<div>HISTORY: x y</div>", "'<div>HISTORY: x y</div>', HTML or XML tags, all of it under 'history'"),
+        ("HISTORY: a b c<br>DATE: 1.1.2020", "all of it under 'history', 'administration'"),
+    ],
+)
+def test_an_empty_report_shows_its_cell(folder: Path, cell: str, reason: str) -> None:
+    (folder / "r.csv").write_text(f'image,report\na.png,"{cell}"\n')
+    (row,) = read(folder, "r.csv", report_column="report")
+    assert isinstance(row, LeftOut)
+    assert row.bad
+    assert row.reason.startswith("empty report: nothing to read in column 'report': the cell holds '")
+    assert row.reason.endswith(reason)
+
+
+def test_headings_of_a_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "h.yaml").write_text("findings:\n  sv: [Utlåtande]\nindication:\n  sv: [Anledning]\n", encoding="utf-8")
+    (folder / "r.csv").write_text(
+        'image,report\na.png,"Anledning: Hosta länge.\nUtlåtande: Ingen vätska.\nIMPRESSION: Normal bild nu."\n'
+    )
+    options: dict[str, Any] = {"report_column": "report"}
+    (plain,) = read(folder, "r.csv", **options)
+    (ours,) = read(folder, "r.csv", headings=folder / "h.yaml", **options)
+    assert isinstance(plain, Study)
+    assert isinstance(ours, Study)
+    assert [sentence.text for sentence in plain.sentences] == ["normal bild nu."]
+    assert [sentence.text for sentence in ours.sentences] == ["ingen vätska.", "normal bild nu."]
+    marks = {reader(folder, "r.csv", **options, headings=path).fingerprint() for path in (None, folder / "h.yaml")}
+    (folder / "h.yaml").write_text("findings:\n  sv: [Utlåtande]\n", encoding="utf-8")
+    marks.add(reader(folder, "r.csv", **options, headings=folder / "h.yaml").fingerprint())
+    assert len(marks) == 3
+    monkeypatch.setattr("lingula.data.headings.Headings.fingerprint", lambda self: "of another version")
+    assert reader(folder, "r.csv", **options).fingerprint() not in marks
+
+
+def test_what_was_read_is_said_and_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the command line to the table at the end and to corpus.json."""
+    reports = [
+        "Anamnese: Husten seit drei Wochen, raucht.\nUNTERSUCHER: Dr. A.\nBEFUND: Kein Erguss. Herz normal.",
+        "INDIKATION: Luftnot.\nBEFUND: Kleiner Erguss links. Die Lunge ist frei.",
+        "Der Erguss ist kleiner. " + "Die Lunge ist frei. " * 70,
+    ]
+    rows = "".join(f'{name}.png,p{name},"{report}"\n' for name, report in zip("abc", reports, strict=True))
+    (folder / "r.csv").write_text("image,patient,report\n" + rows, encoding="utf-8")
+    (folder / "h.yaml").write_text("history:\n  de: [UNTERSUCHER]\n")
+    arguments = ["--images", str(folder), "--table", str(folder / "r.csv"), "--report_column", "report"]
+    arguments += ["--patient_column", "patient", "--size", "16", "--workers", "0"]
+    main(["prepare", "csv", *arguments, "--out", str(folder / "out")])
+    said = capsys.readouterr().out
+    assert "csv_table: report text: 3 read\n" in said
+    assert "dropped: history (by design)\n" in said
+    assert "dropped: 'untersucher' (not known)\n" in said
+    assert "language, guessed: German 100.0%\n" in said
+    assert "1 reports or more are longer than 256 tokens: 21 of their sentences" in said
+    read = PreparedCorpus.open(folder / "out").meta["reports"]
+    assert read["reports"] == 3
+    assert read["dropped"]["untersucher"] == {"sentences": 1, "characters": 5}
+    assert read["languages"] == {"German": 3}
+    assert read["longer_than_256_tokens_at_least"] == {"reports": 1, "sentences": 21}
+    main(["prepare", "csv", *arguments, "--headings", str(folder / "h.yaml"), "--out", str(folder / "ours")])
+    assert "untersucher" not in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["prepare", "csv", *arguments, "--headings", str(folder / "none.yaml"), "--out", str(folder / "no")])
+    assert stop.value.code == 2
+    assert "cannot read the headings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("written", "split"),
     [("Train", "train"), ("TRAINING", "train"), ("testing", "test"), ("test", "test"), ("", None)]
     + [(name, "val") for name in ("val", "valid", "validate", "validation", "dev", "Development")],

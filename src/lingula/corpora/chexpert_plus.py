@@ -39,6 +39,7 @@ and its labels::
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 import re
@@ -51,6 +52,8 @@ from typing import ClassVar, Literal
 from lingula.data.chexpert import COMPETITION, LABELS, OTHERS, check_views, draw_5x200, in_5x200
 from lingula.data.class_sample import id_hash, only_class
 from lingula.data.reader import Stated, find_file, find_folder, fingerprint_of
+from lingula.data.reports import ReportReader
+from lingula.data.sentences import MIN_TOKENS
 from lingula.data.study import LeftOut, Sentence, Study
 from lingula.data.tables import Table, label_value, read_table
 from lingula.registry import UserError
@@ -90,6 +93,7 @@ class CheXpertPlus:
         labels_of: what CheXbert read the labels from: impression, findings or report; a label of an empty section is
             unknown.
         label_table: a train.csv of CheXpert, whose labels are taken instead of CheXbert's.
+        headings: YAML file of headings that are not built in, of the form of ``lingula/data/headings.yaml``.
         hold_out_5x200: leave the patients of the 5x200 set out of train and val; this needs the labels.
         sample_seed: seed of the draw of the 5x200 set.
     """
@@ -101,6 +105,7 @@ class CheXpertPlus:
     views: list[str] = field(default_factory=lambda: ["frontal"])
     labels_of: Literal["impression", "findings", "report"] = "impression"
     label_table: Path | None = None
+    headings: Path | None = None
     hold_out_5x200: bool = True
     sample_seed: int = 0
 
@@ -111,6 +116,8 @@ class CheXpertPlus:
         self.root = Path(self.root)
         self.images = Path(self.images) if self.images else None
         self.label_table = Path(self.label_table) if self.label_table else None
+        self.headings = Path(self.headings) if self.headings else None
+        self.reading = ReportReader(self.headings)
         check_views(self.views)
 
     @property
@@ -145,8 +152,9 @@ class CheXpertPlus:
         return lines
 
     def fingerprint(self) -> str:
-        """A hash of the arguments and of the tables' content."""
-        return fingerprint_of(self, files=filter(None, (self._table_file, self._label_file)))
+        """A hash of the arguments, of the tables' content and of the headings."""
+        own = fingerprint_of(self, files=filter(None, (self._table_file, self._label_file, self.headings)))
+        return hashlib.sha256(f"{own} {self.reading.fingerprint()}".encode()).hexdigest()
 
     def studies(self) -> Iterator[Study | LeftOut]:
         """Every row of the table, in its order.
@@ -162,7 +170,7 @@ class CheXpertPlus:
             if isinstance(film, Study):
                 film = self._placed(film)
             if isinstance(film, Study):
-                film = _with_report(film, row)
+                film = self._with_report(film, row)
             yield film
 
     def _film(self, where: str, row: dict[str, str], folder: Path, views: list[str]) -> Study | LeftOut:
@@ -206,7 +214,7 @@ class CheXpertPlus:
             if not isinstance(film, Study) or film.split == "test":
                 continue
             own = only_class(film.labels, COMPETITION, OTHERS)
-            if own and isinstance(_with_report(film, row), Study):
+            if own and isinstance(self._with_report(film, row, count=False), Study):
                 classes[film.study_id] = own
         try:
             return draw_5x200(classes, self.sample_seed)
@@ -220,6 +228,24 @@ class CheXpertPlus:
     @property
     def _way_out(self) -> str:
         return "" if self.part == "5x200" else "; to hold out no 5x200 set: --hold_out_5x200 false"
+
+    def _with_report(self, film: Study, row: dict[str, str], count: bool = True) -> Study | LeftOut:
+        """The film with the sentences of findings and impression; without these, of what else reads the film.
+
+        ``count``: whether the report counts among those that were read.
+        """
+        texts = [_text(row, "section_findings"), _text(row, "section_impression")]
+        if any(texts):
+            read = self.reading.read_sections(texts, count)
+        else:
+            whole = _text(row, "report")
+            reading = _TAIL.split(whole)[0]
+            # Where nothing else is left, this is the title: "Chest 1 View, 8-8-2005". A reading has full stops.
+            read = self.reading.read(reading, finished_only=True, tail=whole[len(reading) :], count=count)
+        if not read.enough:
+            shown = read.body.strip()[:60]
+            return LeftOut(film.row, f"report of fewer than {MIN_TOKENS} tokens: {shown}", bad=False)
+        return replace(film, sentences=tuple(map(Sentence, read.sentences)))
 
     # Files ------------------------------------------------------------------------------------------------------------
 
@@ -301,18 +327,3 @@ def _chexbert_labels(path: Path) -> Iterator[tuple[str, tuple[float, ...]]]:
 def _text(row: dict[str, str], column: str) -> str:
     """A cell of text; some of its line breaks may be written as a backslash and an n."""
     return row[column].replace("\\n", "\n").strip()
-
-
-def _with_report(film: Study, row: dict[str, str]) -> Study | LeftOut:
-    """The film with the sentences of findings and impression; without these sections, of what else reads the film."""
-    from lingula.data.text import MIN_TOKENS, count_tokens, report_body, report_sentences
-
-    texts = [_text(row, "section_findings"), _text(row, "section_impression")]
-    sentences = [sentence for text in texts for sentence in report_sentences(text)]
-    if not any(texts):
-        texts = [report_body(_TAIL.split(_text(row, "report"))[0])]
-        # Where nothing else is left, this is the title: "Chest 1 View, 8-8-2005". A reading has full stops.
-        sentences = [sentence for sentence in report_sentences(texts[0]) if sentence.endswith((".", "!", "?"))]
-    if sum(map(count_tokens, sentences)) < MIN_TOKENS:
-        return LeftOut(film.row, f"report of fewer than {MIN_TOKENS} tokens: {' '.join(texts).strip()[:60]}", bad=False)
-    return replace(film, sentences=tuple(map(Sentence, sentences)))

@@ -42,6 +42,7 @@ from typing import ClassVar
 
 from lingula.data.coco import CocoBoxes, read_coco
 from lingula.data.reader import canonical_json, find_file, find_folder, fingerprint_of, masks_of_table
+from lingula.data.reports import ReportReader
 from lingula.data.study import SPLITS, LeftOut, Sentence, Study
 from lingula.data.tables import Table, label_value, read_table
 from lingula.registry import UserError
@@ -84,6 +85,7 @@ class Covid19Images:
 
     def __post_init__(self) -> None:
         self.root = Path(self.root)
+        self.reading = ReportReader(option="")
 
     @property
     def compact(self) -> bool:
@@ -123,6 +125,14 @@ class Covid19Images:
             else:
                 yield row
 
+    def _sentences(self, *texts: str) -> tuple[Sentence, ...]:
+        """The sentences of the first text that has enough of them; none where none has."""
+        for text in texts:
+            if self.reading.read_sections([text], count=False).enough:
+                return tuple(Sentence(sentence) for sentence in self.reading.read_sections([text]).sentences)
+        self.reading.read_sections(texts)
+        return ()
+
     def _table(self) -> Table:
         """The table of films."""
         name = "reports.csv" if self.compact else "metadata.csv"
@@ -152,7 +162,7 @@ class Covid19Images:
                     study_id=file,
                     patient_id=row["patientid"],
                     image=self.root / (row["folder"] or "images") / file,
-                    sentences=_sentences(row["clinical_notes"]),
+                    sentences=self._sentences(row["clinical_notes"]),
                     view=row["view"],
                     labels=labels_of(row["finding"]),
                     boxes=boxes.boxes.get(file, ()),
@@ -180,7 +190,7 @@ class Covid19Images:
                 patient_id=row["patient_id"],
                 image=self.root / image,
                 split=row["split"],
-                sentences=_sentences(row["findings"]) or _sentences(row["text"]),
+                sentences=self._sentences(row["findings"], row["text"]),
                 view=row["view"],
                 labels=labels.get(image_id, {}),
                 masks=masks.get(image_id, {}),
@@ -225,14 +235,6 @@ def labels_of(finding: str) -> dict[str, float]:
         return unknown | {"no_finding": 0.0}
     name = known[parts[1]]
     return absent | ({name: 1.0} if name else {})
-
-
-def _sentences(text: str) -> tuple[Sentence, ...]:
-    from lingula.data.text import MIN_TOKENS, count_tokens, report_sentences
-
-    sentences = report_sentences(text)
-    enough = sum(map(count_tokens, sentences)) >= MIN_TOKENS
-    return tuple(Sentence(sentence) for sentence in sentences) if enough else ()
 
 
 def _official_boxes(path: Path) -> CocoBoxes:

@@ -23,8 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from lingula.data.annotations import boxes_by_film, masks_by_film, unused_line
+from lingula.data.cells import oddities
 from lingula.data.coco import CocoBoxes
 from lingula.data.paths import Folder, Match, listed
+from lingula.data.reports import ReportReader
+from lingula.data.sentences import MIN_TOKENS
 from lingula.data.study import LeftOut, Mask, Sentence, Study
 from lingula.data.tables import Table, classes_of, label_value, label_words, read_any_table
 from lingula.registry import UserError
@@ -56,6 +59,7 @@ class CsvTable:
         image_suffix: added to every value of the image column, where that holds ids only, such as ".jpg". Where it is
             not given, ids are looked up with any ending.
         report_column: column of whole reports with headings; findings and impression are read.
+        headings: YAML file of headings that are not built in, of the form of ``lingula/data/headings.yaml``.
         section_columns: columns of report sections already separate, such as findings and impression, in their order.
         study_column: column that identifies a row; the image column if not given.
         patient_column: column of patients, who never stand in two splits; if not given, each row is its own patient.
@@ -85,6 +89,7 @@ class CsvTable:
     image_column: str = "image"
     image_suffix: str = ""
     report_column: str | None = None
+    headings: Path | None = None
     section_columns: list[str] = field(default_factory=list)
     study_column: str | None = None
     patient_column: str | None = None
@@ -108,6 +113,8 @@ class CsvTable:
         self.table = Path(self.table)
         self.mask_folders = {name: Path(folder).resolve() for name, folder in self.mask_folders.items()}
         self.boxes = Path(self.boxes) if self.boxes else None
+        self.headings = Path(self.headings) if self.headings else None
+        self.reading = ReportReader(self.headings, "--headings FILE" if self.report_column else "")
         self._read: Table | None = None
         self._files: dict[str, Match] | None = None  # by name, of those that are not paths as they stand
         self._names: dict[str, str] = {}  # the first name of each image, by its path
@@ -141,12 +148,13 @@ class CsvTable:
         return said + self._read_as + self._unused
 
     def fingerprint(self) -> str:
-        """A hash of the arguments, of the content of the table and the boxes, and of the names of the masks."""
+        """A hash of the arguments, of the content of the table, boxes and headings, and of the names of the masks."""
         from lingula.data.reader import canonical_json, fingerprint_of
 
         self._open()  # a missing table or column has a better message than a file that cannot be hashed
-        own = fingerprint_of(self, files=[self.table] + ([self.boxes] if self.boxes else []))
-        return hashlib.sha256(canonical_json([own, self._masks]).encode()).hexdigest()
+        own = fingerprint_of(self, files=[self.table, *filter(None, [self.boxes, self.headings])])
+        parts = [own, self._masks, self.reading.fingerprint() if self.report_column else ""]
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     def studies(self) -> Iterator[Study | LeftOut]:
         """Every row of the table, in its order.
@@ -237,23 +245,21 @@ class CsvTable:
         return self._files
 
     def _sentences(self, row: dict[Any, str]) -> list[str] | LeftOut:
-        from lingula.data.text import MIN_TOKENS, count_tokens, report_body, report_sentences
-
         columns = [self.report_column] if self.report_column else self.section_columns
         if not columns:
             return []
-        texts = [row[column] for column in columns]
-        if self.report_column:
-            texts = [report_body(text) for text in texts]
-        sentences = [sentence for text in texts for sentence in report_sentences(text)]
-        if sum(map(count_tokens, sentences)) >= MIN_TOKENS:
-            return sentences
+        cells = [row[column] for column in columns]
+        read = self.reading.read(cells[0]) if self.report_column else self.reading.read_sections(cells)
+        if read.enough:
+            return read.sentences
         if not self.require_report:
             return []
-        named = " and ".join(f"'{column}'" for column in columns)
-        if not any(text.strip() for text in texts):
-            return LeftOut("", f"empty report: nothing to read in column {named}")
-        return LeftOut("", f"report of fewer than {MIN_TOKENS} tokens: {' '.join(texts)[:60]}", bad=False)
+        if not read.body.strip():
+            named = " and ".join(f"'{column}'" for column in columns)
+            seen = f": {oddities(' '.join(cells))}" if any(cells) else ""
+            seen += f", all of it under {read.dropped_names}" if read.dropped else ""
+            return LeftOut("", f"empty report: nothing to read in column {named}{seen}")
+        return LeftOut("", f"report of fewer than {MIN_TOKENS} tokens: {read.body[:60]}", bad=False)
 
     def _split(self, row: dict[Any, str], where: str) -> str | None:
         written = row[self.split_column] if self.split_column else ""

@@ -41,9 +41,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from lingula.data.reader import find_file, find_folder, fingerprint_of
+from lingula.data.reports import ReportReader
+from lingula.data.sentences import MIN_TOKENS
 from lingula.data.study import SPLITS, LeftOut, Sentence, Study
 from lingula.data.tables import read_table
-from lingula.data.text import MIN_TOKENS, count_tokens, report_sentences
 from lingula.registry import UserError
 
 OPEN_I, KAGGLE, R2GEN = "ecgen-radiology", "indiana_reports.csv", "annotation.json"
@@ -104,6 +105,7 @@ class Indiana:
     def __post_init__(self) -> None:
         self.root = Path(self.root)
         self.projections = Path(self.projections) if self.projections else None
+        self.reading = ReportReader(option="")
         if self.views not in ("frontal", "all"):
             raise UserError(f"views '{self.views}'; expected frontal or all")
 
@@ -159,7 +161,7 @@ class Indiana:
                 yield from self._studies(report)
 
     def _studies(self, report: Report) -> Iterator[Study | LeftOut]:
-        sentences = [sentence for text in report.texts for sentence in report_sentences(text)]
+        read = self.reading.read_sections(report.texts)
         if not re.fullmatch(r"CXR\d+", report.patient):
             yield LeftOut(report.where, f"no report id: '{report.patient}', expected CXR and a number")
             return
@@ -168,7 +170,7 @@ class Indiana:
             reason = "report without a film"
         elif not any(report.texts):
             reason = "report without findings and impression"
-        elif sum(map(count_tokens, sentences)) < MIN_TOKENS:
+        elif not read.enough:
             reason = f"report of fewer than {MIN_TOKENS} tokens: {' '.join(report.texts)[:60]}"
         if reason:
             yield LeftOut(report.where, reason, bad=False)
@@ -188,7 +190,7 @@ class Indiana:
                 patient_id=report.patient,
                 image=film.image,
                 split=report.split,
-                sentences=tuple(Sentence(sentence) for sentence in sentences),
+                sentences=tuple(Sentence(sentence) for sentence in read.sentences),
                 view=film.view,
                 labels={} if report.headings is None else {"normal": _is_normal(report.headings)},
                 row=report.where,

@@ -50,6 +50,8 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from lingula.data.reader import Stated, find_file, find_folder, fingerprint_of
+from lingula.data.reports import ReportReader
+from lingula.data.sentences import MIN_TOKENS
 from lingula.data.study import LeftOut, Sentence, Study
 from lingula.data.tables import Table, label_value, read_table
 from lingula.registry import UserError
@@ -103,7 +105,8 @@ class MimicCxr:
     """MIMIC-CXR, frontal films with their reports and 14 labels; credentialed access at PhysioNet.
 
     One study of ours is one film, named by its ``dicom_id``; films of one official study share its report and labels.
-    Of a report, findings and impression are read (:func:`lingula.data.text.report_body`); no other script is needed.
+    Of a report, findings and impression are read (:func:`lingula.data.sections.split_report`); no other script is
+    needed.
 
     Left out as not wanted, and counted: films of other views, films without a report file, and reports without
     findings and impression or of fewer than three tokens. A film that is wanted but whose file is missing is a bad row.
@@ -118,6 +121,7 @@ class MimicCxr:
         radiologist: the test split's labels are those that a radiologist gave its reports (version 2.1.0), NaN where
             there are none.
         require_report: False keeps films whose report is missing or left out for another reason, without it.
+        headings: YAML file of headings that are not built in, of the form of ``lingula/data/headings.yaml``.
         require_sections: False also takes reports without findings and impression, by their last paragraph or what
             else stands under no heading that we know.
         partial: leave out films whose files are missing as not wanted, for those who have some folders of the archive.
@@ -131,6 +135,7 @@ class MimicCxr:
     labels: Literal["chexpert", "negbio", "none"] = "chexpert"
     radiologist: bool = False
     require_report: bool = True
+    headings: Path | None = None
     require_sections: bool = True
     partial: bool = False
 
@@ -141,6 +146,8 @@ class MimicCxr:
         self.root = Path(self.root)
         self.reports = None if self.reports is None else Path(self.reports)
         self.tables = None if self.tables is None else Path(self.tables)
+        self.headings = None if self.headings is None else Path(self.headings)
+        self.reading = ReportReader(self.headings)
         if self.radiologist and self.labels == "none":
             raise UserError("radiologist replaces labels of the test split: choose labels chexpert or negbio, not none")
 
@@ -164,12 +171,13 @@ class MimicCxr:
         return [f"no reports in {self.reports or self.root}: films are prepared without text"]
 
     def fingerprint(self) -> str:
-        """A hash of the arguments and of what the tables and the zip of reports hold.
+        """A hash of the arguments, of what the tables and the zip of reports hold, and of the headings.
 
         With ``partial``, also of which films are there. What unpacked reports hold does not count.
         """
         paths = [self._table("metadata"), self._table("split"), *self._label_tables().values()]
-        whole = fingerprint_of(self, files=[*paths, *filter(None, [self._zip()])])
+        whole = fingerprint_of(self, files=[*paths, *filter(None, [self._zip(), self.headings])])
+        whole = hashlib.sha256(f"{whole} {self.reading.fingerprint()}".encode()).hexdigest()
         if not self.partial:
             return whole
         wanted = self._wanted(self._films())
@@ -350,15 +358,12 @@ class MimicCxr:
         return report_of
 
     def _sentences(self, text: str, path: str, known: dict[str, Sentence]) -> Report:
-        from lingula.data.text import MIN_TOKENS, count_tokens, report_body, report_sentences
-
-        body = report_body(text, titled_only=self.require_sections)
-        if not body:
+        read = self.reading.read(text, titled_only=self.require_sections)
+        if not read.body:
             return LeftOut("", f"report without findings or impression: {path}", bad=False)
-        sentences = report_sentences(body)
-        if sum(map(count_tokens, sentences)) < MIN_TOKENS:
-            return LeftOut("", f"report of fewer than {MIN_TOKENS} tokens: {path}: {body[:60]}", bad=False)
-        return tuple(known.setdefault(sentence, Sentence(sentence)) for sentence in sentences)
+        if not read.enough:
+            return LeftOut("", f"report of fewer than {MIN_TOKENS} tokens: {path}: {read.body[:60]}", bad=False)
+        return tuple(known.setdefault(sentence, Sentence(sentence)) for sentence in read.sentences)
 
 
 def _labels_of_studies(table: Table) -> dict[str, dict[str, float]]:

@@ -23,6 +23,7 @@ from lingula.data.films import Film, Films, Log, check_same, write_text
 from lingula.data.image import Geometry
 from lingula.data.prepared import FORMAT, LABEL, PreparedCorpus, read_meta
 from lingula.data.reader import Corpus, Stated, canonical_json
+from lingula.data.reports import say_what_was_read, start_reading, what_was_read
 from lingula.data.study import SPLITS, LeftOut, Study
 from lingula.registry import UserError
 
@@ -96,7 +97,10 @@ def prepare(
 
     for remark in getattr(corpus, "remarks", ()):
         log(f"{corpus.name}: {remark}")
+    reader = start_reading(corpus)
     studies, left_out, official = _checked(corpus, skip_bad_rows, duplicates, log)
+    if not studies:
+        say_what_was_read(corpus.name, reader, log)
     splits = _splits(corpus.name, studies, official, val_fraction, test_fraction, seed, log)
     _check_any(corpus.name, splits, left_out)
 
@@ -151,6 +155,7 @@ def prepare(
         "stated": stated,
         "settings": settings,
         "index_sha256": _content_hash(index, boxes, masks),
+        **what_was_read(reader),
         "left_out": dict(sorted(Counter(kind_of(row.reason) for row in left_out).items())),
         "lingula": __version__,
     }
@@ -162,6 +167,7 @@ def prepare(
         log(f"{corpus.name}: {_beside_stated(line, left_out)}")
     for remark in _empty_splits(meta, official):
         log(f"{corpus.name}: {remark}")
+    say_what_was_read(corpus.name, reader, log)
     del films, studies, geometries, index, boxes, masks  # as much again is read back
     return PreparedCorpus.open(out)
 

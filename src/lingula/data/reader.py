@@ -42,6 +42,7 @@ class Corpus(Protocol):
     - ``label_groups``: classes that exclude each other, as ``{group: [label name, ...]}``;
     - ``uncertain_as`` and ``unknown_as``: what the field's protocol takes -1 and NaN of a label for, ``{label: 0 or
       1}``; labels that are not named there stay uncertain and unknown;
+    - ``reading``: the :class:`lingula.data.reports.ReportReader` that it reads its reports with, which counts them;
     - ``stated``: sizes to compare with, a sequence of :class:`Stated`;
     - ``remarks``: lines for the log.
     """

@@ -21,7 +21,7 @@ from torch import Tensor
 from lingula.data.class_sample import id_hash
 from lingula.data.collate import collate_reports
 from lingula.data.prepared import PreparedCorpus
-from lingula.data.text import report_sentences
+from lingula.data.sentences import report_sentences
 from lingula.data.tokens import tokenise
 from lingula.evaluation import (
     Cell,

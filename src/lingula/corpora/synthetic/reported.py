@@ -36,9 +36,9 @@ from lingula.corpora.synthetic.codes import NORMAL, completed, read_code, split_
 from lingula.corpora.synthetic.findings import FINDINGS, FURTHER, Finding
 from lingula.corpora.synthetic.grammar import content
 from lingula.data.reader import find_file, fingerprint_of
+from lingula.data.sentences import MIN_TOKENS, count_tokens, report_sentences
 from lingula.data.study import LeftOut, Sentence, Study
 from lingula.data.tables import read_table
-from lingula.data.text import MIN_TOKENS, count_tokens, report_sentences
 from lingula.registry import UserError
 
 if TYPE_CHECKING:
