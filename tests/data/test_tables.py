@@ -86,8 +86,14 @@ def test_parquet_cells_become_text(tmp_path):
 
 def test_a_cell_longer_than_the_default_of_the_reader(tmp_path):
     long = "1 2 " * 60_000
+    default = csv.field_size_limit(1 << 17)
+    (tmp_path / "t.csv").write_text(f"mask;n\n{long};1\n" + "x;2\n" * 3000)
+    found = read_any_table(tmp_path / "t.csv", ["mask"])
+    assert (found.rows[0], len(found)) == ([long.strip(), "1"], 3001)
+    csv.field_size_limit(1 << 17)
     (tmp_path / "t.csv").write_text(f"mask\n{long}\n")
     assert rows(tmp_path / "t.csv") == [{"mask": long.strip()}]
+    csv.field_size_limit(default)
 
 
 @pytest.mark.parametrize("line", ["1,2,3", "1"])

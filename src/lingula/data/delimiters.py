@@ -10,6 +10,7 @@ from lingula.registry import UserError
 
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 GIVEN = {name: delimiter for delimiter, name in NAMES.items()} | {"\\t": "\t"}  # as words, or as a shell passes a tab
+LONGEST = 1 << 27  # characters of one cell; the standard library's default refuses long reports and masks
 ROWS = 50  # first rows that are looked at
 
 
@@ -68,6 +69,7 @@ def find_delimiter(lines: Sequence[str], wanted: Sequence[str], default: str, na
     Raises:
         UserError: if two candidates are as good, naming both readings.
     """
+    csv.field_size_limit(LONGEST)
     readings = {delimiter: _read(lines, delimiter, wanted, cut) for delimiter in (default, *NAMES)}
     most = max(reading.found for reading in readings.values())
     good = {delimiter: reading for delimiter, reading in readings.items() if reading.found == most}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from lingula.data.delimiters import NAMES, find_delimiter, known_delimiter, shown, stated_delimiter
+from lingula.data.delimiters import LONGEST, NAMES, find_delimiter, known_delimiter, shown, stated_delimiter
 from lingula.data.encodings import UTF8, find_encoding, known_encoding, text_lines
 from lingula.data.sheets import ENDINGS, cell_text, read_sheet
 from lingula.registry import UserError, nearest
@@ -32,7 +32,8 @@ _LABEL_WORDS = {  # in any case; true and false also as Excel writes them in oth
 }
 _LABEL_OF = {word: value for value, words in _LABEL_WORDS.items() for word in words.split()}
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ","}  # what an ending stands for
-HEAD = 2000  # lines that are looked at to find the delimiter
+HEAD = 2000  # lines that are looked at to find the delimiter, and
+HEAD_SIZE = 1 << 22  # characters after which no further line is
 
 
 @dataclass
@@ -254,7 +255,13 @@ def _read_text(
     else:
         encoding = known_encoding(encoding)
     lines = text_lines(path, encoding)
-    head = list(islice(lines, HEAD))
+    head: list[str] = []
+    size = 0
+    for line in islice(lines, HEAD):
+        head.append(line)
+        size += len(line)
+        if size > HEAD_SIZE:
+            break
     stated = stated_delimiter(head[0]) if head else None
     if delimiter is not None:
         separator = known_delimiter(delimiter)
@@ -314,7 +321,7 @@ class _Escapes:
 
 def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[tuple[int, list[str]]]:
     """The line on which each row starts, and its cells. The standard library's reader takes "None" for a word."""
-    csv.field_size_limit(1 << 27)  # characters of one cell; the default refuses long reports and masks
+    csv.field_size_limit(LONGEST)
     reader = csv.reader(lines, delimiter=separator, strict=True)
     start = 1
     try:
