@@ -107,6 +107,9 @@ def test_zero_bytes(tmp_path):
     (tmp_path / "t.csv").write_bytes(bytes(range(256)) * 9)
     with pytest.raises(UserError, match=r"t\.csv has zero bytes and is not UTF-16"):
         find_encoding(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_bytes(b"PK\x03\x04\x14\0\0\0")
+    with pytest.raises(UserError, match=r"t\.csv is a spreadsheet or an archive, not text; name it as what it is"):
+        find_encoding(tmp_path / "t.csv")
 
 
 def test_lines_keep_their_ends(tmp_path):

@@ -164,7 +164,10 @@ def test_files_that_are_no_spreadsheets(tmp_path):
         with pytest.raises(UserError, match=f"no table at .*{name}"):
             read_sheet(tmp_path / name)
         (tmp_path / name).write_bytes(b"PK\x03\x04")
-        with pytest.raises(UserError, match=f"cannot read table .*{name}: "):
+        with pytest.raises(UserError, match=f"cannot read table .*{name}: [^;]*$"):
+            read_sheet(tmp_path / name)
+        (tmp_path / name).write_text("image\ta\n")  # as programs write text for Excel
+        with pytest.raises(UserError, match=f"{name}: .*; it is no spreadsheet inside: if it is text, name it .csv"):
             read_sheet(tmp_path / name)
 
 

@@ -99,6 +99,8 @@ def find_encoding(path: Path) -> Encoding:
     for mark, name in MARKS.items():
         if head.startswith(mark):
             return Encoding(name, () if name == UTF8 else _words(head.decode(name, "ignore")))
+    if head.startswith(b"PK\x03\x04"):
+        raise UserError(f"{path.name} is a spreadsheet or an archive, not text; name it as what it is, such as .xlsx")
     if b"\0" in head:
         return _without_mark(path, head)
     if _decodes(path, UTF8):

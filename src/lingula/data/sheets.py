@@ -10,6 +10,7 @@ from typing import Any
 from lingula.registry import UserError, nearest
 
 ENDINGS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+MAGIC = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how their files begin
 EXACT = 1e15  # spreadsheets keep 15 digits of a number
 
 
@@ -76,8 +77,12 @@ def read_sheet(path: Path, sheet: str | None = None) -> Sheet:
         shown = [name for name in full if tables[name].visible == SheetVisibleEnum.Visible]
         chosen = sheet or next(iter([*shown, *full, *tables]), None)
         rows = book.get_sheet_by_name(chosen).to_python(skip_empty_area=False) if chosen else []
-    except (CalamineError, OSError) as err:
+    except OSError as err:
         raise UserError(f"cannot read table {path}: {err}") from err
+    except CalamineError as err:
+        with path.open("rb") as file:
+            hint = "" if file.read(4) in MAGIC else "; it is no spreadsheet inside: if it is text, name it .csv"
+        raise UserError(f"cannot read table {path}: {err}{hint}") from err
     others = [] if sheet else [name for name in full if name != chosen]
     return Sheet(chosen or "", tuple(others), rows)
 
