@@ -1,44 +1,50 @@
-# make demo    everything on a fresh machine: .venv, dependencies, then the main job
-# make setup   .venv and dependencies only
-# make test    set up, then the tests (minutes)
+# make demo    everything on a fresh machine: .venv, what lingula needs, then the main job
+# make setup   only installs: .venv with lingula, and nothing for its development
+# make dev     adds what tests, linters and benchmarks need
+# make test    make dev, then the tests (minutes)
 # make test-slow, make lint, make format
 # make bench   what is to be fast, against the plain way (benchmarks/results)
 # make docs    docs/methods from the source of the methods
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo setup test test-slow bench lint format docs
+.PHONY: demo setup dev test test-slow bench lint format docs
 
 demo: setup
 	$(BIN)/lingula demo --out demo
 
 setup: .venv/.done
+dev: .venv/.dev
 
 # constraints.txt holds the exact versions that were tested; leave it out with `make setup CONSTRAINTS=`
 CONSTRAINTS ?= -c constraints.txt
 .venv/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[dev,dicom]' $(CONSTRAINTS)
+	$(BIN)/python -m pip install --quiet -e . $(CONSTRAINTS)
 	touch $@
 
-test: setup
+.venv/.dev: .venv/.done
+	$(BIN)/python -m pip install --quiet -e '.[dev]' $(CONSTRAINTS)
+	touch $@
+
+test: dev
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
-test-slow: setup
+test-slow: dev
 	$(BIN)/python -m pytest -m slow
 
-bench: setup
+bench: dev
 	$(BIN)/python benchmarks/bench.py
 
 docs: setup
 	$(BIN)/python docs/build_methods.py
 
-lint: setup
+lint: dev
 	$(BIN)/ruff check src tests docs examples benchmarks
 	$(BIN)/ruff format --check src tests docs examples benchmarks
 	$(BIN)/mypy
 
-format: setup
+format: dev
 	$(BIN)/ruff check --fix src tests docs examples benchmarks
 	$(BIN)/ruff format src tests docs examples benchmarks
