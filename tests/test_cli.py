@@ -153,7 +153,7 @@ def test_a_reader_that_has_had_enough_is_no_error():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_printed_configuration_of_pretrain_is_the_recipe_and_makes_the_same_run(capsys, name, tmp_path):
-    from lingula.commands._filled import TAKEN
+    from lingula.commands._recipe import INSTEAD
     from lingula.commands._recipe import recipe_of, resolve
     from lingula.results import plain
 
@@ -163,7 +163,7 @@ def test_the_printed_configuration_of_pretrain_is_the_recipe_and_makes_the_same_
         options = yaml.safe_load(printed)
         assert options["batch_size"] == METHODS[name].recipes[recipe].batch_size
         assert options["epochs"] == [stage.epochs for stage in METHODS[name].recipes[recipe].stages]
-        given = {option: options[option] for option in TAKEN}
+        given = {option: options[option] for option in INSTEAD}
         expected = dataclasses.asdict(recipe_of(name, recipe))
         again = resolve(recipe_of(name, recipe), given, options["epochs"], options["options"], options["weights"])
         assert plain(dataclasses.asdict(again)) == plain(expected)

@@ -11,19 +11,23 @@ def filled(config: Any) -> Any:
     A loss term that weighs differently from stage to stage is left to the recipe: an option would level it.
 
     Args:
-        config: options, ``None`` where the recipe decides.
+        config: options, ``None`` where the recipe or a default decides. Those of a resume are left as they are: what is
+            not given comes from the run's own run.json.
     Raises:
         UserError: for an unknown method, recipe, loss term or number of stages.
     """
-    from lingula.commands._recipe import recipe_of, resolve
+    from lingula.commands._recipe import INSTEAD, LAUNCH, MAKING, recipe_of, resolve
     from lingula.results import plain
 
-    changes = {name: value for name, value in vars(config).items() if name in TAKEN}
-    plan = resolve(
-        recipe_of(config.method, config.recipe), changes, config.epochs, config.options or {}, config.weights or {}
-    )
     full = config.clone()
-    for name in TAKEN:
+    if config.resume:
+        return full
+    for name, default in {**MAKING, **LAUNCH}.items():
+        if full[name] is None:
+            full[name] = default
+    given = {name: full[name] for name in INSTEAD}
+    plan = resolve(recipe_of(full.method, full.recipe), given, full.epochs, full.options or {}, full.weights or {})
+    for name in INSTEAD:
         full[name] = getattr(plan, name)
     full.epochs = [stage.epochs for stage in plan.stages]
     full.options = plain(plan.options)
@@ -31,9 +35,3 @@ def filled(config: Any) -> Any:
     by_term = {term: {stage.weights[term] for stage in plan.stages if term in stage.weights} for term in sorted(terms)}
     full.weights = {term: min(values) for term, values in by_term.items() if len(values) == 1}
     return full
-
-
-TAKEN = (
-    "image_encoder", "text_encoder", "pretrained", "image_weights", "image_size", "resize_to", "sentences",
-    "batch_size", "learning_rate", "weight_decay", "clip", "precision",
-)  # fmt: skip

@@ -109,7 +109,7 @@ def spell_out(parser: Any, arguments: list[str]) -> list[str]:
         while rest and not rest[0].startswith("--") and rest[0] != "-h":
             values.append(rest.pop(0))
         kind = kinds.get(option)
-        if kind in (bool, bool | None) and not values:
+        if kind is bool and not values:
             values = ["true"]
         elif get_origin(kind) is list and values and not values[0].startswith("["):
             words = get_args(kind)[0] is str and not any("," in value for value in values)  # "a,b" is two words
