@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lingula.data.headings import BY_DESIGN, KEPT, Headings, fold, one_slip
+from lingula.data.sections import split_report
 from lingula.registry import UserError
 
 # What the splitter of MIMIC-CXR (MIT-LCP, section_parser.py) maps to what. It takes "ndication" for an impression,
@@ -74,6 +75,22 @@ def test_the_spellings_of_mimic_cxr(known: Headings) -> None:
             assert known.section(name, whole=False) == section, name
     for name in NONE.split("|"):
         assert known.section(name, whole=False) is None, name
+
+
+@pytest.mark.parametrize("form", ["{}:\n{}", "{}: {}", "\n{}\n{}"])
+def test_reports_under_these_spellings_lose_nothing_and_nothing_leaks(form: str) -> None:
+    for section, names in (*MIT.items(), *((name, names.replace("|", ", ")) for name, names in MIMIC.items())):
+        for name in names.replace("chest, two views", "two views").upper().split(", "):
+            main = section in ("findings", "impression", "comparison", "indication") and name != "TWO VIEWS"
+            if form.startswith("\n") and not main:
+                continue  # alone on a line, others may be words of a sentence
+            under = form.format(name, "A left effusion is seen.")
+            if section in (*KEPT, ""):
+                body = split_report(f"INDICATION: Cough.\n\n{under}").body
+                assert body in ("A left effusion is seen.", f"{name}: A left effusion is seen."), name
+            else:
+                body = split_report(f"FINDINGS: The heart is normal.\n\n{under}\n\nIMPRESSION: Normal heart.").body
+                assert body == "The heart is normal.\n\nNormal heart.", name
 
 
 @pytest.mark.parametrize(

@@ -115,11 +115,14 @@ def test_the_table_is_bounded_and_narrow() -> None:
     for number in range(60):
         letters = "".join(chr(65 + int(digit)) for digit in f"{number:02}")
         reader.read(f"FINDINGS: Clear lungs here.\nIMPRESSION: Fine lungs.\n{letters * 15}: {'word ' * (number + 1)}")
+    for _ in range(9):
+        reader.read("FINDINGS: Clear lungs here.\n【很长的检查报告标题名称没有人知道】")
     lines = list(reader.tally.lines())
     assert len(lines) < 40
-    assert max(map(len, lines)) <= 80
+    assert max(len(line) + sum(letter > "\u3000" for letter in line) for line in lines) <= 80
+    assert "'很长的检查报告标题..." in "\n".join(lines)
     assert "dropped: 50 other headings" in "\n".join(lines)
-    assert ", and 50 more" in "\n".join(lines)
+    assert ", and 51 more" in "\n".join(lines)
     summary = reader.tally.summary()
     assert len(summary["dropped"]) == len(summary["unknown_headings"]) == 50
     assert summary["dropped_in_all"]["characters"] == 4 * sum(range(1, 61))

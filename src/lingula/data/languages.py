@@ -50,9 +50,9 @@ def guess_language(text: str) -> str:
         >>> [guess_language(text) for text in ("Kein Nachweis eines Ergusses.", "双肺纹理清晰。", "Xyz.")]
         ['German', 'Chinese', 'unknown']
     """
-    letters = len(re.findall(r"[^\W\d_]", text))
-    for name, script in _SCRIPT.items():
-        if 3 * len(script.findall(text)) > letters > 0:
+    letters = 0 if text.isascii() else len(re.findall(r"[^\W\d_]", text))
+    for name, script in _SCRIPT.items() if letters else ():
+        if 3 * len(script.findall(text)) > letters:
             return name
     weights = _weights()
     scores: Counter[str] = Counter()

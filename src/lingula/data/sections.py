@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lingula.data.headings import Headings
+from lingula.data.sentences import MIN_TOKENS, count_tokens, split_sentences
 
 NO_HEADING = "no heading"
 _LONGEST = 80  # characters of a heading
-_WINDOW = 200  # characters before a colon in which its heading is looked for
+_WINDOW = 200  # characters before a colon, or of a line, in which a heading is looked for
 _COLON = re.compile(r"(?<!\d)[:：﹕]|(?<=\d)[:：﹕](?!\d)")  # not that of a time
 _BEFORE = re.compile(  # what may stand before a heading on its line: bullets, numbers, Markdown
     r"[ \t]*(?:[>•*·–—-]+[ \t]+)?(?:(?:\d{1,2}|[IVX]{1,4}|[A-H])[.)][ \t]*)?(?P<hash>\#{1,6}[ \t]*)?"
@@ -35,8 +36,9 @@ _RULE = re.compile(r"^[ \t]*(?:_{8,}|[=*~#]{3,}|-{3,}|`{3}\w*)[ \t]*$", re.MULTI
 _IN_CAPITALS = (3, 62)  # characters of a heading that is known by nothing but its capitals
 _SHORT = 6  # letters; inside a line, shorter names want a capital
 _MAIN = ("findings", "impression", "comparison", "indication", "technique", "recommendation")
-_READING: tuple[str, ...] = ("findings", "image", "anatomy")  # the first that has text is the reading
+_READING: tuple[str, ...] = ("findings", "image", "report", "anatomy")  # the first that has text is the reading
 _NEVER_ALONE = ("anatomy", "administration")  # as a line without a colon: "heart" may be the end of a sentence
+_BEFORE_FINDINGS = ("indication", "history", "comparison", "technique", "examination")
 _ASIDE = ("wet read", "addendum")  # headings in these that we do not know are theirs
 _NOT_AFTER = {"the", "no", "acute", "these", "this", "following", "incidental", "other", "new", "my", "our", "abnormal"}
 _NOT_AFTER |= {"significant", "additional", "similar", "above", "of", "for", "in", "with", "and", "or", "a", "an"}
@@ -127,12 +129,14 @@ def split_report(report: str, titled_only: bool = False, headings: Headings | No
     The body is findings, then impression. Parts of the chest (``LUNGS:``), and headings that we do not know and that
     follow the findings, belong to them and stay in the text, because they are the subject of what they head. Where no
     section is called findings, what stands under a heading that names the image (``PORTABLE AP CHEST:``) is, and else
-    what stands under parts of the chest, with the text before any heading if there is no impression. Wet reads and
-    addenda are not the reading, but findings and impressions in them are.
+    what stands under parts of the chest, with the text before any heading if there is no impression. A ``REPORT:`` is
+    read where nothing else is, and so are, before an impression, sentences without a heading, or in paragraphs of
+    their own below an indication and its like. Wet reads and addenda are not the reading, but findings and impressions
+    in them are.
 
     Without any of these: the paragraphs after the first under the last heading (where reports with only an
-    ``EXAMINATION:`` keep their reading); else the text under no heading; else what stands under headings that we do not
-    know; empty where there is none of these.
+    ``EXAMINATION:`` keep their reading), or the only one if an empty line parts it from that; else the text under no
+    heading; else what stands under headings that we do not know; empty where there is none of these.
 
     Args:
         report: the text, as :func:`lingula.data.cells.clean_text` gives it.
@@ -148,10 +152,17 @@ def split_report(report: str, titled_only: bool = False, headings: Headings | No
         wanted.append("impression")
     if wanted and all(_is_soft(part) for part, place in zip(found, places, strict=True) if place in wanted):
         wanted.insert(0, "")
-    last = ""
+    last, giver = "", found[-1]  # paragraphs that stand under a heading without being of it
     if not wanted and not titled_only:
-        last = _last_paragraphs(found[-1])
+        last = _last_paragraphs(giver) or (giver.text if giver.gap and giver.section != "" else "")
         wanted = [] if last else [""] if "" in there else ["other"]
+    elif wanted == ["impression"]:
+        giver = found[places.index("impression") - 1]
+        last = _last_paragraphs(giver) if giver.section in _BEFORE_FINDINGS else ""
+        last = last if _is_narrative(last) else ""
+        bare = "\n".join(part.text for part, place in zip(found, places, strict=True) if place == "")
+        if not last and _is_narrative(bare):
+            wanted.insert(0, "")
     split = Split(rules=rules, unknown=[part.name for part in found if part.section is None])
     kept: dict[str, list[str]] = {place: [] for place in wanted}
     for part, place in zip(found, places, strict=True):
@@ -163,13 +174,13 @@ def split_report(report: str, titled_only: bool = False, headings: Headings | No
             kept[place].append(part.whole if subject else part.text)
             if subject:
                 continue
-        if last and part is found[-1]:
+        if last and part is giver:
             dropped = part.text[: len(part.text) - len(last)].strip()
         if part.heading:
             split.headings.append(part.heading)
         if dropped:
             split.dropped.append((part.name or NO_HEADING, dropped))
-    split.body = last or "\n\n".join(text for place in wanted for text in kept[place])
+    split.body = "\n\n".join([last] * bool(last) + [text for place in wanted for text in kept[place]])
     return split
 
 
@@ -187,7 +198,8 @@ def _places(found: list[Part]) -> list[str]:
             place = _place_below(part, current)
             current = place if place in ("findings", "anatomy", "image") else current
         else:
-            place = current = part.section
+            current = part.section
+            place = "report" if part.section == "" and part.heading.endswith((":", "：")) else part.section
         places.append(place)
     return places
 
@@ -206,14 +218,22 @@ def _place_below(part: Part, current: str) -> str:
     return part.section or "other"
 
 
+def _is_narrative(text: str) -> bool:
+    """Whether a text is more than a title, two sentences or more, and has nothing that may be a heading."""
+    if _MAYBE.search(text):
+        return False
+    sentences = [sentence for sentence in split_sentences(text) if count_tokens(sentence) >= MIN_TOKENS]
+    return len(sentences) > 1 and sentences[0][-1] in ".。！।"
+
+
 def _last_paragraphs(part: Part) -> str:
-    """Under the last heading, the paragraphs after the first; the only one, if an empty line parts it from that."""
+    """Under a heading, the paragraphs after the first."""
     if not part.heading or part.section == "":
         return ""
     pieces = [piece.strip() for piece in re.split(r"\n[ \t]*\n", part.text) if piece.strip()]
     if len(pieces) > 1:
         return part.text[part.text.index("\n", len(pieces[0])) :].strip()
-    return part.text if part.gap else ""
+    return ""
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
@@ -284,6 +304,8 @@ class _Scan:
 
     def _alone(self, start: int, end: int, stopped: bool) -> Found | None:
         """A heading that is all of its line, without a colon."""
+        if end - start > _WINDOW:
+            return None
         line = self.report[start:end]
         before = _BEFORE.match(line)
         assert before is not None  # it matches nothing, too
