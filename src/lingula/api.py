@@ -158,7 +158,8 @@ class Model:
 
     def __init__(self, method: nn.Module, tokenizer: Any, made: dict[str, Any], device: torch.device) -> None:
         self.method: Any = method
-        self.batch_norm = "its own statistics" if has_batch_norm(self.method.image_encoder) else "none"
+        encoder: Any = method.image_encoder
+        self.batch_norm = "its own statistics" if has_batch_norm(encoder) else "none"
         self.tokenizer = tokenizer
         self.made = made
         self.device = device

@@ -52,6 +52,7 @@ class Answer(BaseHTTPRequestHandler):
 
 def test_whether_the_hub_answers(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "SECONDS", 60)  # of a machine that does other things too
     server = HTTPServer(("127.0.0.1", 0), Answer)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -104,10 +105,13 @@ def test_what_is_in_the_cache_is_used_where_the_hub_does_not_answer(monkeypatch,
     monkeypatch.setattr(hub, "_answers", lambda *_: False)
     for build in (lambda: text_config("some/bert", 50), lambda: load_tokenizer("some/bert")):
         with pytest.raises(
-            UserError, match=r"hub cannot be reached; .*--text_encoder FOLDER .*--image_weights FILE.* --recipe scratch"
+            UserError,
+            match=r"hub cannot be reached in .*; .*--text_encoder FOLDER .*--image_weights FILE.* --recipe scratch",
         ):
             build()
-    with pytest.raises(UserError, match=r"'resnet10t': the .* hub cannot be reached; .*--image_weights FILE.* scratch"):
+    with pytest.raises(
+        UserError, match=r"'resnet10t': the .* hub cannot be reached .*; .*--image_weights FILE.* scratch"
+    ):
         ImageEncoder("resnet10t", 32, pretrained=True)
     torch.manual_seed(0)
     bert = BertModel(BertConfig(**SIZES))
@@ -117,6 +121,9 @@ def test_what_is_in_the_cache_is_used_where_the_hub_does_not_answer(monkeypatch,
     weights = timm.create_model("resnet10t").state_dict()
     save_file(weights, cached(tmp_path, timm.get_pretrained_cfg("resnet10t").hf_hub_id) / "model.safetensors")
     found = ImageEncoder("resnet10t", 32, pretrained=True).backbone.state_dict()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="the Hugging Face hub is not asked: HF_HUB_OFFLINE is set; go online"):
+        text_config("some/other", 50)
     assert all(torch.equal(found[key], weights[key]) for key in found if key != "conv1.0.weight")
 
 

@@ -28,17 +28,26 @@ def _answers(endpoint: str, minute: int) -> bool:
     """One question a minute, in a thread: resolving a name has no time limit of its own."""
     from huggingface_hub import get_session
 
-    answered = threading.Event()
+    client, answered = get_session(), threading.Event()
 
     def ask() -> None:
         with contextlib.suppress(Exception):
-            get_session().head(endpoint, timeout=SECONDS)
+            client.head(endpoint, timeout=SECONDS)
             answered.set()
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(SECONDS)
     return answered.is_set()
+
+
+def unreached() -> str:
+    """Why the hub is not asked, in words."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "the Hugging Face hub is not asked: HF_HUB_OFFLINE is set"
+    return f"the Hugging Face hub cannot be reached in {SECONDS:g} s (HF_HUB_ETAG_TIMEOUT=10 waits longer)"
 
 
 @contextlib.contextmanager
@@ -121,9 +130,9 @@ def no_model(what: str, name: str | Path, err: Exception | None = None) -> str:
         if "weights_only" in why:  # torch's advice to read it all the same
             why = "its pytorch_model.bin holds other objects than tensors; save them as model.safetensors"
         return f"cannot load the {what} in the folder {name}: {why[:300].rstrip('.')}"
-    cause = "does not give it" if reachable() else "cannot be reached"
+    why = "the Hugging Face hub does not give it" if reachable() else unreached()
     return (
-        f"cannot load the {what} '{name}': no such local folder, and the Hugging Face hub {cause}; go online once, "
-        "name a local folder with --text_encoder FOLDER (and --image_weights FILE), or start from scratch with "
-        "--recipe scratch or --text_encoder small_bert"
+        f"cannot load the {what} '{name}': no such local folder, and {why}; go online once, name a local folder with "
+        "--text_encoder FOLDER (and --image_weights FILE), or start from scratch with --recipe scratch or "
+        "--text_encoder small_bert"
     )

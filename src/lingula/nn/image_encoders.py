@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lingula.batch import ImageFeatures
-from lingula.nn.hub import cache_if_unreachable, reachable
+from lingula.nn.hub import cache_if_unreachable, reachable, unreached
 from lingula.nn.weights import misfit, read_weights
 from lingula.registry import UserError, nearest
 
@@ -132,7 +132,7 @@ def check_published(name: str) -> None:
         files = [published.hf_hub_filename] if published.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
         repository, _, revision = published.hf_hub_id.partition("@")
         if not any(isinstance(try_to_load_from_cache(repository, f, revision=revision or None), str) for f in files):
-            raise UserError(_no_weights(name, "the Hugging Face hub cannot be reached"))
+            raise UserError(_no_weights(name, unreached()))
 
 
 def _no_weights(name: str, why: str) -> str:

@@ -79,7 +79,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"{path} holds no tensors by name: save the state_dict() of its model with torch.save")
-    broken = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    broken = [key for key, value in tensors.items() if value.is_floating_point() and not value.float().isfinite().all()]
     if broken:
         raise UserError(f"the weights in {path} are NaN or infinite in {len(broken)} tensors, such as '{broken[0]}'")
     cleaned: dict[str, Tensor] = clean_state_dict(tensors)
