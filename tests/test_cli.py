@@ -236,6 +236,7 @@ def test_what_is_wrong_is_said_in_one_line_with_exit_code_2(capsys, arguments, m
         ("pretrain --config unknown.yaml", "unknown option 'batch_sise'; did you mean 'batch_size'?"),
         ("pretrain --config kind.yaml", "--batch_size: expected a whole number, got 'x'"),
         ("pretrain --config inner.yaml", "--weights: expected a number, got 'x'"),
+        ("evaluate classification --config list.yaml", "--fractions: expected a list of numbers, got '0.1'"),
     ],
 )  # fmt: skip
 def test_values_of_another_kind_are_named_in_plain_words(capsys, arguments, message, tmp_path, monkeypatch):
@@ -246,6 +247,7 @@ def test_values_of_another_kind_are_named_in_plain_words(capsys, arguments, mess
         ("unknown", "batch_sise: 3\n"),
         ("kind", "batch_size: x\n"),
         ("inner", "weights: {image: x}\n"),
+        ("list", "fractions: 0.1\n"),
     ):
         Path(f"{name}.yaml").write_text(text)
     code, out, err = run(capsys, *arguments.split())

@@ -369,7 +369,10 @@ def test_bad_files_tasks_and_corpora(write, tmp_path, tiny_corpus):
         ({"task": "retrieval", "options": {"pol": 3}}, "no option 'pol'; did you mean 'pool'"),
         ({"task": "retrieval", "metrics": ["recal_at_5"]}, "no metric 'recal_at_5'; did you mean 'recall_at_5'"),
         ({"task": "segmentation"}, "task 'segmentation': .*target"),
-        ({"task": "classification", "options": {"encoder": "fine-tuned"}}, "encoder.*'finetuned'.*fine-tuned"),
+        (
+            {"task": "classification", "options": {"encoder": "fine-tuned"}},
+            "encoder: expected .*'fine-tuned'; did you mean 'finetuned'",
+        ),
         ({"task": "classification", "options": {"labels": "effusion"}}, "labels.*list.*effusion"),
         ({"task": "classification", "options": {"fractions": [1, 1.0]}}, "named twice"),
     ):

@@ -56,7 +56,7 @@ def noun(hint: Any) -> str:
         words = choices_of(kind)
         return " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
     if get_origin(kind) is list:
-        return {int: "whole numbers", float: "numbers"}.get(get_args(kind)[0], "names")
+        return f"a list of {({int: 'whole numbers', float: 'numbers'}).get(get_args(kind)[0], 'names')}"
     if get_origin(kind) is dict:
         return "names and values"
     return {int: "a whole number", float: "a number", Path: "a path"}.get(kind, "a word")
@@ -126,7 +126,8 @@ def _wrong_value(parser: Any, action: Any, message: str) -> str:
     nested = re.search(r"NestedArg\(key='(\w+)', val=(.*)\)", message)
     given = re.search(r"Given value: (.*)$", message) or re.search(r"Got value: (.*)$", message)
     inner = re.search(r"Got value: (.*?)(?: - Expected| Given value|$)", message)
-    if inner and not nested and get_origin(kind) in (list, dict):  # one value among several
+    whole = re.search(r"Expected a <class '(list|dict)'>\. Got", message)
+    if inner and not nested and not whole and get_origin(kind) in (list, dict):  # one value among several
         given, kind = inner, get_args(kind)[-1]
     if nested:
         name, value, kind = f"{name[:-2]}.{nested[1]}: ", nested[2].strip("'\""), get_args(kind)[1]
