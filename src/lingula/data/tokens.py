@@ -38,8 +38,9 @@ def train_tokenizer(sentences: Iterable[str], folder: Path, vocabulary: int = 20
     wordpiece.train_from_iterator(
         sentences, vocab_size=vocabulary, min_frequency=2, special_tokens=numbered, show_progress=False
     )
-    # transformers 5 takes vocab=; vocab_file= silently gives a vocabulary of five tokens
-    BertTokenizer(vocab=wordpiece.get_vocab()).save_pretrained(str(folder))
+    # transformers 5 takes vocab=; vocab_file= silently gives a vocabulary of five tokens, and 5.0 to 5.2 lower-case
+    # nothing unless they are told to
+    BertTokenizer(vocab=wordpiece.get_vocab(), do_lower_case=True).save_pretrained(str(folder))
     return load_tokenizer(folder)
 
 
