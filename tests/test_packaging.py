@@ -1,4 +1,4 @@
-"""What is installed: the wheel's files, and the versions that were tested."""
+"""What is installed: the wheel's files, and the versions that were tested, newest and oldest."""
 
 import re
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -73,3 +74,10 @@ def test_nothing_that_comes_by_itself_is_under_the_gpl():
 @pytest.mark.parametrize("requirement", requirements("dev"), ids=lambda requirement: requirement.name)
 def test_every_dependency_was_tested_at_a_version_that_is_allowed(requirement):
     assert requirement.specifier.contains(pinned("constraints.txt")[canonical(requirement.name)])
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=lambda requirement: requirement.name)
+def test_every_floor_is_what_make_test_oldest_installs(requirement):
+    (floor,) = requirement.specifier
+    assert floor.operator == ">="
+    assert Version(floor.version) == Version(pinned("constraints-oldest.txt")[canonical(requirement.name)])
