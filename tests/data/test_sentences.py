@@ -78,6 +78,21 @@ SENTENCES: dict[str, list[str]] = {
         "Z. B. Erguss ca. 3 cm bds. basal.",
     ],
     "Verdichtung, z. B. Narbe. Kein Erguss.": ["Verdichtung, z. B. Narbe.", "Kein Erguss."],
+    "Erguss li. Kein Pneumothorax. Stauung bds. Das Herz ist groß. Erguss re. Unauffällige Hili.": [
+        "Erguss li.",
+        "Kein Pneumothorax.",
+        "Stauung bds.",
+        "Das Herz ist groß.",
+        "Erguss re.",
+        "Unauffällige Hili.",
+    ],
+    "Derrame izq. No se observa neumotórax. Nódulo en lóbulo sup. dcho. de 3 cm.": [
+        "Derrame izq.",
+        "No se observa neumotórax.",
+        "Nódulo en lóbulo sup. dcho. de 3 cm.",
+    ],
+    "Versamento dx. Cuore nei limiti.": ["Versamento dx.", "Cuore nei limiti."],
+    "Derrame pleural à esq. Coração normal.": ["Derrame pleural à esq.", "Coração normal."],
     "Fraktur der 3. Rippe re. lateral. Kein Erguss.": ["Fraktur der 3. Rippe re. lateral.", "Kein Erguss."],
     "1. Fraktur der 2. Rippe. 2. Kein Erguss.": ["Fraktur der 2. Rippe.", "Kein Erguss."],
     "Voraufnahme vom 12.03.2024. Herz normal. Am 12.03. 14 Uhr.": [

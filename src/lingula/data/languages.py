@@ -87,7 +87,8 @@ def abbreviations(kind: str) -> frozenset[str]:
     """The abbreviations of all languages but English, whose own stand with the rules of its sentences.
 
     Args:
-        kind: ``leading``, ``trailing`` or ``before_ordinal``, as ``languages.yaml`` explains.
+        kind: ``leading``, ``trailing``, ``before_opener``, ``openers`` or ``before_ordinal``, as ``languages.yaml``
+            explains.
     """
     return frozenset(word for entries in _data().values() for word in entries.get(kind, ()))
 

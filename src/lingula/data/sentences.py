@@ -144,6 +144,8 @@ def _ends(current: list[str], following: str) -> bool:
         return False
     if last in abbreviations("leading") and not _TRAILING.fullmatch(last):
         return False
+    if last in abbreviations("before_opener"):
+        return first.isupper() and following.strip(_OPENING + _CLOSING + ".,;:").lower() in abbreviations("openers")
     if stem.isdigit() and len(stem) < 3 and before in abbreviations("before_ordinal"):
         return False
     if _DAY.fullmatch(word) and not first.isupper():
