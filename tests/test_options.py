@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 
 import lingula
-from lingula.cli import COMMANDS, make_parser
+from lingula.cli import COMMANDS
+from lingula.commands._parser import make_parser
 from lingula.corpora import CORPORA
 from lingula.tasks import TASKS
 
 SOURCE = Path(lingula.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--[a-z]\w*(?:\.\w+)?")
-OTHERS = {"--version", "--json"}  # of `lingula` itself, and of `lingula list`
+OTHERS = {
+    "--version",
+    "--json",
+    "--print_shell_completion",
+    "--force",
+}  # `lingula`, `lingula list`, pip --force-reinstall
 
 
 def parsers():

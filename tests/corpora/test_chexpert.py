@@ -433,7 +433,7 @@ def test_prepared_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert sorted(meta["label_names"]) == sorted(HEADER[5:])
     with pytest.raises(SystemExit):
         main(["prepare", "chexpert", "--root", str(tmp_path), "--out", str(tmp_path / "x"), "--part", "5x20"])
-    assert "unknown part '5x20'; did you mean '5x200'?" in capsys.readouterr().err
+    assert "--part: expected classification or 5x200, got '5x20'; did you mean '5x200'?" in capsys.readouterr().err
 
 
 def test_the_5x200_set_prepared(large: Path, tmp_path: Path) -> None:

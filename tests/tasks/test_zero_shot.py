@@ -229,7 +229,7 @@ def test_they_are_left_out_of_a_second_mean(loader, model):
     (unknown,) = ZeroShot(labels).measure(model, corpus, [Cell()], 10)
     assert unknown.notes["labels_never_read"] is None
     assert "auroc_words_read" not in unknown.numbers
-    assert unknown.notes["remarks"][0].startswith("not checked whether the training reports use the words")
+    assert unknown.notes["remarks"][-1].startswith("not checked whether the training reports use the words")
 
     for trained_on in ({"fingerprint": corpus.fingerprint}, {"fingerprint": "x", "folder": corpus.folder}):
         model.trained_on = trained_on
@@ -238,8 +238,9 @@ def test_they_are_left_out_of_a_second_mean(loader, model):
             assert found.notes["labels_never_read"] is None
             continue
         assert found.notes["labels_never_read"] == ["oedema"]
-        (remark,) = found.notes["remarks"]
-        assert remark.startswith("the training reports never use the words of label oedema; auroc_words_read is")
+        assert found.notes["remarks"][-1].startswith(
+            "the training reports never use the words of label oedema; auroc_words_read is"
+        )
         rows = corpus.rows("test")
         scores = score_films(model, corpus, rows, read_prompts(None, labels), exclusive=False)
         truth = corpus.labels(labels)[rows]
@@ -273,5 +274,5 @@ def test_a_run_says_so_in_its_row_and_aloud(tiny_run, capsys, tmp_path):
     for line in (tiny_run / "results.jsonl").read_text().splitlines()[-2:]:
         row = json.loads(line)
         assert row["labels_never_read"] == ["oedema"]
-        assert len(row["remarks"]) == 2
+        assert [remark for remark in row["remarks"] if "oedema" in remark][-2:] == row["remarks"][-2:]
         assert row["prompts"]["oedema"]["absent"] == ["there is no oedema."]

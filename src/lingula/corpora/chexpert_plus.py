@@ -51,11 +51,12 @@ from typing import ClassVar, Literal
 
 from lingula.data.chexpert import COMPETITION, LABELS, OTHERS, check_views, draw_5x200, in_5x200
 from lingula.data.class_sample import id_hash, only_class
+from lingula.data.label_cells import label_value
 from lingula.data.reader import Stated, find_file, find_folder, fingerprint_of
 from lingula.data.reports import ReportReader
 from lingula.data.sentences import MIN_TOKENS
 from lingula.data.study import LeftOut, Sentence, Study
-from lingula.data.tables import Table, label_value, read_table
+from lingula.data.tables import Table, read_table
 from lingula.registry import UserError
 
 PLACES = {

@@ -41,10 +41,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from lingula.data.coco import CocoBoxes, read_coco
+from lingula.data.label_cells import label_value
 from lingula.data.reader import canonical_json, find_file, find_folder, fingerprint_of, masks_of_table
 from lingula.data.reports import ReportReader
 from lingula.data.study import SPLITS, LeftOut, Sentence, Study
-from lingula.data.tables import Table, label_value, read_table
+from lingula.data.tables import Table, read_table
 from lingula.registry import UserError
 
 WHENCE = "https://github.com/ieee8023/covid-chestxray-dataset"

@@ -25,11 +25,12 @@ from typing import Any
 from lingula.data.annotations import boxes_by_film, masks_by_film, unused_line
 from lingula.data.cells import oddities
 from lingula.data.coco import CocoBoxes
+from lingula.data.label_cells import classes_of, label_value, label_words
 from lingula.data.paths import Folder, Match, listed
 from lingula.data.reports import ReportReader
 from lingula.data.sentences import MIN_TOKENS
 from lingula.data.study import LeftOut, Mask, Sentence, Study
-from lingula.data.tables import Table, classes_of, label_value, label_words, read_any_table
+from lingula.data.tables import Table, read_any_table
 from lingula.registry import UserError
 
 SPLIT_NAMES = {

@@ -37,9 +37,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from lingula.data.label_cells import label_value
 from lingula.data.reader import Stated, canonical_json, find_file, find_folder, fingerprint_of, masks_of_table
 from lingula.data.study import LeftOut, Study
-from lingula.data.tables import label_value, read_table
+from lingula.data.tables import read_table
 from lingula.registry import UserError
 
 WHENCE = "https://data.mendeley.com/datasets/rscbjbr9sj or Kaggle, paultimothymooney/chest-xray-pneumonia"

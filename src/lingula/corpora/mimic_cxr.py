@@ -49,11 +49,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
+from lingula.data.label_cells import label_value
 from lingula.data.reader import Stated, find_file, find_folder, fingerprint_of
 from lingula.data.reports import ReportReader
 from lingula.data.sentences import MIN_TOKENS
 from lingula.data.study import LeftOut, Sentence, Study
-from lingula.data.tables import Table, label_value, read_table
+from lingula.data.tables import Table, read_table
 from lingula.registry import UserError
 
 LABELS = (
