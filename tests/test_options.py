@@ -14,12 +14,8 @@ from lingula.tasks import TASKS
 
 SOURCE = Path(lingula.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--[a-z]\w*(?:\.\w+)?")
-OTHERS = {
-    "--version",
-    "--json",
-    "--print_shell_completion",
-    "--force",
-}  # `lingula`, `lingula list`, pip --force-reinstall
+# of `lingula` itself, of `lingula list`, and pip's --force-reinstall
+OTHERS = {"--version", "--json", "--print_shell_completion", "--force"}
 
 
 def parsers():
