@@ -24,7 +24,7 @@ KEYS = {
     "clustering": ("C3", "C4", "C13"),
     "loops": ("C5",),
     "films": ("C6", "C7"),
-    "tokens": ("C8", "C14"),
+    "tokens": ("C8", "C17"),
     "steps": ("C9", "C10"),
     "probe": ("C11",),
     "processes": ("C12",),

@@ -1,4 +1,4 @@
-"""C8: reports packed into rows, against reports padded to 256 tokens. C14: both sides of MGCA's token loss at once."""
+"""C8: reports packed into rows, against reports padded to 256 tokens. C17: both sides of MGCA's token loss at once."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def both_sides_at_once(samples: int, words: int, patches: int, width: int, round
     fast, slow = in_turns(ours, theirs, rounds=rounds)
     detail = {"samples": samples, "words": words, "patches": patches, "width": width}
     detail |= {"ours_ms": milliseconds(fast), "one_after_the_other_ms": milliseconds(slow)}
-    return Figure("C14", "MGCA's token loss, against one side after the other", slow / fast, 1 / 0.48, detail=detail)
+    return Figure("C17", "MGCA's token loss, against one side after the other", slow / fast, 1 / 0.48, detail=detail)
 
 
 def figures(small: bool = False) -> list[Figure]:
