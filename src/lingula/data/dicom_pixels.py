@@ -129,9 +129,7 @@ def decoded(dataset: Any, bits: Bits) -> tuple[np.ndarray, Bits]:
     # With fewer bits stored than allocated, gdcm masks at bit 0 whatever HighBit says, and ends the process for fewer
     # than 8: it is told that all are stored, and the others are removed in Bits.samples.
     options: Any = {"bits_stored": bits.allocated, "correct_unused_bits": False}
-    if (
-        "gdcm" in decoder.available_plugins
-    ):  # others, which pydicom would try next, fill what is missing of a codestream
+    if "gdcm" in decoder.available_plugins:  # what pydicom would try next fills in for missing parts of a codestream
         options["decoding_plugin"] = "gdcm"
     try:
         words, _ = decoder.as_array(dataset, **options)
