@@ -2,10 +2,12 @@
 
 import argparse
 import collections
+import importlib
 import os
 import pickle
 import re
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,24 @@ def test_no_code_of_the_file_runs(tmp_path, kind, legacy):
     assert not canary.exists()
     torch.load(path, weights_only=False)
     assert canary.exists()  # it would have run
+
+
+@pytest.mark.parametrize("function", CODE)
+@pytest.mark.parametrize("state", [(None, {"__defaults__": ({"neg": True},)}), {"neg": True}])
+def test_a_file_changes_nothing_of_what_it_may_call(tmp_path, function, state):
+    """pickle's BUILD sets the attributes of the object before it: of a function, they would stay for all who call it."""
+    torch.save({"state_dict": {"a": torch.ones(3)}, "more": Config()}, tmp_path / "sound.pt")
+    build = f"c{function[0]}\n{function[1]}\n".encode() + pickle.dumps(state, 2)[2:-1] + b"b0"
+    with zipfile.ZipFile(tmp_path / "sound.pt") as sound, zipfile.ZipFile(tmp_path / "weights.pt", "w") as file:
+        for name in sound.namelist():
+            data = sound.read(name)
+            file.writestr(name, data[:2] + build + data[2:] if name.endswith("data.pkl") else data)
+    before = {name: dict(vars(getattr(importlib.import_module(module), name))) for module, name in CODE}
+    assert torch.equal(read_weights(tmp_path / "weights.pt")["a"], torch.ones(3))
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == (None,)
+    assert {name: dict(vars(getattr(importlib.import_module(module), name))) for module, name in CODE} == before
+    torch.save({"a": torch.ones(3)}, tmp_path / "clean.pt")
+    assert torch.equal(torch.load(tmp_path / "clean.pt", weights_only=True)["a"], torch.ones(3))
 
 
 def test_all_that_a_file_may_call():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +16,6 @@ from torch import Tensor
 from lingula.registry import UserError
 
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # where files keep their weights, in timm's order
-CODE: dict[tuple[str, str], Any] = {  # all that a pickle may call; torch itself adds the kinds of storage
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-}
 
 
 class Inert:
@@ -37,6 +32,24 @@ class Inert:
     def __setitem__(self, key: Any, value: Any) -> None: ...
 
     __setstate__ = append = extend = add = __call__
+
+
+def _only_called(function: Callable[..., Any]) -> type[Inert]:
+    """A class whose call is that of a function. A pickle may set the attributes of what it is handed, and would so change
+    the function itself, for everyone who calls it later; this one lets nothing be set."""
+
+    class Called(Inert):
+        def __new__(cls, *arguments: Any) -> Any:
+            return function(*arguments)
+
+    return Called
+
+
+CODE: dict[tuple[str, str], type[Inert]] = {  # all that a pickle may call; torch itself adds the kinds of storage
+    ("collections", "OrderedDict"): _only_called(OrderedDict),
+    ("torch._utils", "_rebuild_tensor_v2"): _only_called(torch._utils._rebuild_tensor_v2),
+    ("torch._utils", "_rebuild_parameter"): _only_called(torch._utils._rebuild_parameter),
+}
 
 
 class Unpickler(pickle.Unpickler):
