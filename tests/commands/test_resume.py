@@ -93,6 +93,38 @@ def broken(tiny_corpus, tmp_path, monkeypatch):
     return tmp_path / "broken"
 
 
+def test_published_weights_are_not_asked_for_again(tiny_corpus, tmp_path, monkeypatch):
+    """The checkpoint holds all weights: the files that the run began from may be gone, and the network with them."""
+    from transformers import BertConfig, BertModel
+
+    from lingula.data.tokens import train_tokenizer
+    from lingula.nn.image_encoders import ImageEncoder
+
+    texts = PreparedCorpus.open(tiny_corpus).training_texts()
+    tokenizer = train_tokenizer(texts, tmp_path / "bert", 150)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    torch.save(ImageEncoder("resnet10t", 32).backbone.state_dict(), tmp_path / "image.pth")
+    encoders = {"image_encoder": "resnet10t", "text_encoder": str(tmp_path / "bert"), "pretrained": True}
+    started = {**SMALL, **encoders, "image_weights": tmp_path / "image.pth", "epochs": [1]}
+    pretrain(tiny_corpus, tmp_path / "whole", **started)
+
+    def interrupt(self, step):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "step", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(tiny_corpus, tmp_path / "broken", **started)
+    shutil.rmtree(tmp_path / "bert")
+    (tmp_path / "image.pth").unlink()
+    pretrain(out=tmp_path / "broken", resume=True, accelerator="cpu", quiet=True)
+    assert same_weights(tmp_path / "broken", tmp_path / "whole")
+
+
 @pytest.mark.parametrize("old", [False, True], ids=["new", "of version 0.1"])
 def test_everything_comes_from_the_run(finished, broken, old):
     arguments = ["--accelerator", "cpu", "--quiet"]

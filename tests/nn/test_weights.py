@@ -105,7 +105,7 @@ def test_no_code_of_the_file_runs(tmp_path, kind, legacy):
 @pytest.mark.parametrize("function", CODE)
 @pytest.mark.parametrize("state", [(None, {"__defaults__": ({"neg": True},)}), {"neg": True}])
 def test_a_file_changes_nothing_of_what_it_may_call(tmp_path, function, state):
-    """pickle's BUILD sets the attributes of the object before it: of a function, they would stay for all who call it."""
+    """pickle's BUILD sets attributes of the object before it: those of a function would stay for all who call it."""
     torch.save({"state_dict": {"a": torch.ones(3)}, "more": Config()}, tmp_path / "sound.pt")
     build = f"c{function[0]}\n{function[1]}\n".encode() + pickle.dumps(state, 2)[2:-1] + b"b0"
     with zipfile.ZipFile(tmp_path / "sound.pt") as sound, zipfile.ZipFile(tmp_path / "weights.pt", "w") as file:

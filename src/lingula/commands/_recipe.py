@@ -168,6 +168,14 @@ def check(method: str, plan: Recipe, counts: dict[str, int], seed: int, accelera
     if not any(stage.epochs for stage in plan.stages):
         raise UserError("nothing to train: all epochs are 0")
     check_options(f"method '{method}'", METHODS[method], plan.options, not_options=TOWERS)
+
+
+def check_published_weights(method: str, plan: Recipe) -> None:
+    """Refuse encoders whose published weights, or text configuration, cannot be had; a resume needs neither.
+
+    Raises:
+        UserError: naming the encoder and the ways out.
+    """
     if METHODS[method].uses_text and plan.text_encoder != SMALL_BERT:
         check_obtainable(plan.text_encoder)
     if plan.pretrained and plan.image_weights is None and plan.image_encoder not in MADE_HERE:

@@ -88,7 +88,8 @@ def build(
     """The method on its towers, the configuration of its text encoder, and the loaders of train and val.
 
     A fresh run's tokenizer is made in ``tokenizer.partial``; :func:`begin` gives it its name. A method of films alone
-    has neither tokenizer nor configuration, and reads the studies without a report too.
+    has neither tokenizer nor configuration, and reads the studies without a report too. Published weights are taken by
+    a fresh run only: the checkpoint of another one holds all of its weights.
     """
     plan, method = settings.plan, settings.method
     tokenizer = config = None
@@ -100,15 +101,18 @@ def build(
             )
         folder = out / ("tokenizer.partial" if fresh else "tokenizer")
         tokenizer = _tokenizer(fabric, corpus, plan, folder, settings.vocabulary)
-        config = text_config(plan.text_encoder, len(tokenizer))
+        own = fresh or plan.text_encoder == SMALL_BERT
+        config = text_config(plan.text_encoder if own else str(out / "text_encoder"), len(tokenizer))
 
     torch.manual_seed(settings.seed)
     take_text = plan.text_encoder if plan.pretrained and plan.text_encoder != SMALL_BERT else None
     take_image: Path | bool = plan.pretrained and plan.image_encoder not in MADE_HERE
     if plan.image_weights is not None:
         take_image = Path(plan.image_weights)
-    _say_what_is_random(fabric, plan, take_image, take_text, config)
-    model: Any = build_method(method, plan.options, plan.image_encoder, config, plan.image_size, take_image, take_text)
+    published = (take_image, take_text) if fresh else (False, None)
+    if fresh:
+        _say_what_is_random(fabric, plan, take_image, take_text, config)
+    model: Any = build_method(method, plan.options, plan.image_encoder, config, plan.image_size, *published)
     if config is not None and take_text is not None:  # random layers that stayed as they were would know nothing
         freeze_layers(model.text_encoder, plan.frozen_text_layers)
     return model, config, _loaders(fabric, corpus, plan, model, tokenizer, settings.seed)

@@ -113,7 +113,7 @@ def pretrain(
         loss_scale,
         make_fabric,
     )
-    from lingula.commands._recipe import check, few_steps
+    from lingula.commands._recipe import check, check_published_weights, few_steps
     from lingula.commands._resume import asked, check_studies, corpus_of, how_to_lengthen, record, resumed
     from lingula.commands._run import Run, begin, build, claim, say_changes
     from lingula.data.shards import open_corpus
@@ -136,6 +136,8 @@ def pretrain(
     counts = {"accumulate": accumulate, "vocabulary": settings.vocabulary}
     counts |= {name: launch[name] for name in ("devices", "nodes", "log_every", "checkpoint_every")}
     check(settings.method, plan, counts, settings.seed, launch["accelerator"])
+    if state is None:
+        check_published_weights(settings.method, plan)
     opened = open_corpus(settings.corpus) if before is None else corpus_of(out, before, settings.corpus)
     fast = launch["compile"] or launch["cuda_graphs"]
     if launch["fsdp"]:
@@ -166,9 +168,12 @@ def pretrain(
     if before is None or state is None:
         begin(fabric, out, made, config)
     else:
+        finished = state[0].total == sum(lengths)
+        if finished:  # nothing more is trained, and only where the corpus lies now is worth keeping
+            changes = {name: change for name, change in changes.items() if name == "corpus"}
         if changes and fabric.is_global_zero:
             record(out, before, made, state[0], changes)
-        if state[0].total == sum(lengths):
+        if finished:
             fabric.print(f"{out}: already trained {sum(lengths)} steps; {how_to_lengthen(plan, state[0])}")
             return out
         load_weights(out, model)

@@ -35,8 +35,8 @@ class Inert:
 
 
 def _only_called(function: Callable[..., Any]) -> type[Inert]:
-    """A class whose call is that of a function. A pickle may set the attributes of what it is handed, and would so change
-    the function itself, for everyone who calls it later; this one lets nothing be set."""
+    """A class whose call is that of a function. A pickle may set attributes of what it is handed, and would change the
+    function itself, for everyone who calls it later; of this class nothing can be set."""
 
     class Called(Inert):
         def __new__(cls, *arguments: Any) -> Any:
