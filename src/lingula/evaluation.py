@@ -4,6 +4,7 @@ A task is a dataclass of options with
 
 - ``higher_is_better``: ``{metric: bool}``, the metrics that get an interval; the first is the one that tables show;
 - ``needs``: what it asks of a method beyond an image encoder, by the names of attributes, such as ``encode_text``;
+- ``version``: 2, 3, ... where it measures otherwise than an earlier release did; benchmarks reuse no cells of another;
 - ``cells(seeds)``: the ``(fraction, seed)`` pairs that it is measured at; :func:`cells_of` for most, a single
   ``Cell()`` for a task that trains nothing;
 - ``measure(model, corpus, cells, draws)``: one :class:`Measured` for each of the cells, in their order.

@@ -7,6 +7,7 @@ are the same.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -161,7 +162,8 @@ def train(name: str, method: Method, out: Path, plan: Plan) -> None:
         return
     for seed, run in runs_of(name, method, out, plan).items():
         options = method.pretrain if seed is None else {**method.pretrain, "seed": seed}
-        pretrain(out=run, resume=(run / "run.json").is_file(), **options)
+        with contextlib.redirect_stdout(sys.stderr):  # the tables alone are results
+            pretrain(out=run, resume=(run / "run.json").is_file(), **options)
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,8 @@ class Store:
         options = {key: _content(value) for key, value in dataclasses.asdict(self.task).items() if key != "fractions"}
         parts: list[Any] = [self.weights.checkpoint, type(self.task).__name__, options, self.corpus.fingerprint]
         parts += [list(cell), self.draws]
+        if getattr(self.task, "version", 1) > 1:
+            parts.append(f"version {self.task.version}")
         if not self.weights.trained:  # these weights follow from the architecture
             made = self.weights.base.made
             parts.append([made[name] for name in ("method", "options", "image_encoder", "image_size", "resize_to")])

@@ -63,6 +63,7 @@ class Grounding:
 
     needs: ClassVar[tuple[str, ...]] = ("attention_maps",)
     higher_is_better: ClassVar[dict[str, bool]] = {"pointing": True, "cnr": True, "miou": True}
+    version: ClassVar[int] = 2  # names of boxes in the words of findings.py; in 1, as they are written
 
     phrases: Literal["sentences", "names"] = "sentences"
     names: list[str] = field(default_factory=list)

@@ -75,6 +75,7 @@ class ZeroShot:
 
     needs: ClassVar[tuple[str, ...]] = ("encode_text",)
     higher_is_better: ClassVar[dict[str, bool]] = {"auroc": True, "accuracy": True, "auroc_words_read": True}
+    version: ClassVar[int] = 2  # default prompts by what a label means; in 1, the same two templates for all
 
     labels: list[str] = field(default_factory=list)
     prompts: Path | None = None
