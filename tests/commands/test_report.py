@@ -188,6 +188,13 @@ def test_labels_that_say_that_nothing_is_there_are_not_shown_as_findings(small_r
         assert not captions
         assert not re.search(rf"\b{name.replace('_', ' ')} \(\d+\)", shown)  # the legend of the map
 
+    index["label:other"] = 1 - index["label:normal"]
+    index.to_parquet(folder / "index.parquet")
+    classes = {"label_names": ["normal", "other"], "label_groups": {"class": ["normal", "other"]}}
+    (folder / "corpus.json").write_text(json.dumps({**meta, **classes}))
+    page = page_of(report(small_run, folder, films=2, clusters=0))
+    assert re.search(r"\bnormal \(\d+\)", page.text)  # one of two classes that exclude each other
+
 
 @pytest.mark.parametrize("smaller", [1, 2])
 def test_a_film_is_blank_where_the_encoder_never_saw_it(small_corpus, monkeypatch, smaller):

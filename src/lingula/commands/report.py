@@ -406,16 +406,17 @@ def tsne_maps(model: Model, corpus: PreparedCorpus, rows: np.ndarray, most: int,
     from lingula.plots.tsne import chance_agreement, neighbour_agreement, project, scatter, singly_labelled
     from lingula.tasks.classification import extract_features
 
-    findings = findings_of(corpus)
-    if not findings:
+    classes = {name for group in corpus.label_groups.values() for name in group}  # of these, "normal" is one as well
+    groups = [name for name in corpus.label_names if name in classes or name in findings_of(corpus)]
+    if not groups:
         return []
-    films, label, columns = singly_labelled(corpus.labels(findings)[rows])
+    films, label, columns = singly_labelled(corpus.labels(groups)[rows])
     drawn = np.sort(np.random.default_rng(seed).permutation(len(films))[:most])
     films, label = films[drawn], label[drawn]
     if len(films) < 5 or len(np.unique(label)) < 2:
         return []
-    names = [findings[column] for column in columns]
-    of_film = [findings[column] for column in label]
+    names = [groups[column] for column in columns]
+    of_film = [groups[column] for column in label]
     untrained = fresh(model, seed)
     recalibrate(untrained, corpus)
     maps = []
