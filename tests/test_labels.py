@@ -72,7 +72,7 @@ def test_labels_with_too_few_on_a_side_are_named_with_their_counts(corpus):
     rows = np.arange(20)
     none = "c (0 positive, 0 negative), d (20 positive, 0 negative)"
     assert labels.few(rows) == [
-        f"not scored, for want of positive or of negative studies: {none}",
+        f"not scored, because they lack positive or negative studies: {none}",
         "fewer than 5 positive or negative studies, so that the 95 % intervals are not to be trusted: "
         "b (4 positive, 16 negative)",
     ]

@@ -118,19 +118,19 @@ class Task(Protocol):
 
 
 def lacking(task: Task, method: Any) -> str | None:
-    """The first thing that a task needs and a method has not; ``None`` where it can be measured."""
+    """The first thing that a task needs and a method lacks; ``None`` where it can be measured."""
     return next((name for name in task.needs if not hasattr(method, name)), None)
 
 
 def check_can(task: Task, model: Encoders) -> None:
     """
     Raises:
-        UserError: if the task needs what the method has not.
+        UserError: if the method lacks something that the task needs.
     """
     missing = lacking(task, model.method)
     if missing is not None:
-        why = f"it has no {missing}" if hasattr(model.method, "encode_text") else "it learns from films alone"
-        raise UserError(f"{type(task).__name__} cannot be measured of method '{model.name}': {why}")
+        needed = "a text encoder" if not hasattr(model.method, "encode_text") else missing
+        raise UserError(f"{type(task).__name__} needs a method with {needed}; '{model.name}' has none")
 
 
 def cells_of(fractions: Sequence[float], seeds: Sequence[int]) -> list[Cell]:

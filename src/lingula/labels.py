@@ -84,7 +84,7 @@ class Labels:
         few = {name: side for name, side in sides.items() if 0 < min(side) < FEW_OF_A_SIDE}
         said = []
         if missing:
-            said.append(f"not scored, for want of positive or of negative studies: {_listed(missing)}")
+            said.append(f"not scored, because they lack positive or negative studies: {_listed(missing)}")
         if few:
             said.append(
                 f"fewer than {FEW_OF_A_SIDE} positive or negative studies, so that the 95 % intervals are not to be "

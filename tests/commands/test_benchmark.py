@@ -276,7 +276,7 @@ def test_a_method_of_films_alone_has_a_dash_where_text_is_read(write, tiny_run, 
     assert [len(cells) for cells in retrieval.columns[0].cells.values()] == [1, 0, 0]
     _, body = _tables.lines(retrieval)
     assert [line[1][0] for line in body[1:3]] == ["–", "–"]
-    with pytest.raises(UserError, match="Retrieval cannot be measured of method 'simsiam': it learns from films alone"):
+    with pytest.raises(UserError, match="Retrieval needs a method with a text encoder; 'simsiam' has none"):
         evaluate(Retrieval(), films)
 
 

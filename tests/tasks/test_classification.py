@@ -206,7 +206,7 @@ def test_a_test_split_without_two_sides_cannot_be_scored(corpus):
     x = oracle_features(corpus, ["effusion", "nodule"], noise=0.5)
     (found,) = probe(half, x, labels=["effusion", "nodule"], protocol="logistic")
     assert found.numbers["classes_scored"] == 1  # left out of the mean, not counted as 0
-    said = f"not scored, for want of positive or of negative studies: nodule (0 positive, {len(x['test'])} negative)"
+    said = f"not scored, because they lack positive or negative studies: nodule (0 positive, {len(x['test'])} negative)"
     assert said in found.notes["remarks"]
     untaught = f"trained without positive or without negative studies: nodule (0 positive, {len(x['train'])} negative)"
     assert untaught in found.notes["remarks"]

@@ -135,7 +135,7 @@ def test_exclusive_classes_have_their_own_prompts_only(loader, model, tmp_path):
     ("text", "message"),
     [
         ("effusion: [a b]\ncardiomegaly:\n", "label 'cardiomegaly' needs a list of sentences"),
-        ("cardiomegaly: [a b]\nefusion: [a b]\n", "prompts for 'efusion', which is no label here; did you mean"),
+        ("cardiomegaly: [a b]\nefusion: [a b]\n", "'efusion' is not a label of this corpus; did you mean"),
         ("cardiomegaly: [a b]\neffusion: {presnt: [a b]}\n", "label 'effusion' needs a list"),
         ("- a\n- b\n", "must be a table of labels and prompts, got list"),
         ("cardiomegaly: [a b]\neffusion: [3]\n", "label 'effusion' needs a list"),

@@ -25,11 +25,11 @@ def prepare(
     Args:
         corpus: the reader.
         out: folder of the prepared corpus. Preparing twice is a no-op; an interrupted preparation goes on.
-        size: films become squares of this many pixels, aspect kept, padded with black.
-        workers: processes that decode; all cores by default.
+        size: side in pixels of the squares that images become; their aspect is kept, the rest is black.
+        workers: number of processes that decode images (default: all cores).
         val_fraction: share of the patients for validation, where the corpus has no split of its own.
-        test_fraction: share of the patients for the test, where the corpus has no split of its own.
-        split_seed: of that draw.
+        test_fraction: share of the patients for testing, where the corpus has no split of its own.
+        split_seed: seed of the draw of validation and test patients.
         skip_bad_rows: leave out rows with a missing or unreadable image, an empty report, a box outside its image, a
             mask of another size, or a study that an earlier row lists, instead of stopping. They are counted by cause,
             and each is listed in `left_out.csv`.

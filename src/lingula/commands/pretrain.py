@@ -49,7 +49,7 @@ def pretrain(
     resume: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Learn from the films of a prepared corpus and their reports.
+    """Pre-train on the images and reports of a prepared corpus.
 
     Everything that is not given comes from the method's recipe; `lingula list methods --json` shows the recipes. With
     `--resume` it comes from the run itself: `lingula pretrain --resume --out RUN` is enough.
@@ -60,24 +60,24 @@ def pretrain(
         out: folder of the run: checkpoints, metrics.jsonl, TensorBoard events, run.json.
         method: what to train, `cm-cgns` by default; see `lingula list methods`.
         recipe: `paper`, the default, `scratch` (no pre-trained weights needed), or another of the method's own.
-        options: arguments of the method, as `--options.mu 3`; they win over the recipe's.
-        weights: weights of loss terms, as `--weights.margin 0`; they win over those of every stage that has the term.
+        options: arguments of the method, as in `--options.mu 3`; they replace the recipe's.
+        weights: weights of loss terms, as in `--weights.margin 0`; they replace those of every stage with that term.
         image_encoder: a timm model, `small_resnet` or `small_vit`.
         text_encoder: a Hugging Face name or folder, or `small_bert`.
         pretrained: start the encoders from published weights.
         image_weights: a file (safetensors or PyTorch) to take the image encoder's weights from, instead.
         image_size: height and width in pixels that the image encoder sees.
-        resize_to: side in pixels to which films come before they are cropped to the image size.
-        sentences: which of a report are read: `whole` reports, `one` sentence of each, all of them `shuffled`, or a few
-            `swapped`.
+        resize_to: side in pixels to which images are resized before they are cropped to the image size.
+        sentences: sentences of a report that are read: `whole` reports, `one` sentence of each, all of them `shuffled`,
+            or with a few `swapped`.
         batch_size: pairs per process and step (times `accumulate`).
         epochs: length of each stage; 0 leaves a stage out. With `--resume`, the stage that the run is in and later ones
             may become longer. From the step it stands at, such a stage follows the learning rate of the longer
             schedule. The steps before followed the shorter one, so the weights are those of an uninterrupted longer run
             only where the two agree up to that step: in a stage that had not begun, or at a constant rate.
-        learning_rate: its peak; those of single stages, of the text encoder and of biases keep their ratio to it.
-        weight_decay: of the optimiser.
-        clip: largest gradient norm.
+        learning_rate: peak learning rate; the rates of stages, text encoder and biases scale with it.
+        weight_decay: weight decay of the optimiser.
+        clip: largest gradient norm; larger ones are scaled down to it.
         accumulate: batches whose gradients are averaged into one step; 1 by default.
         vocabulary: tokens of the WordPiece vocabulary that is learnt where the text encoder starts from scratch; 2000
             by default.
@@ -89,10 +89,10 @@ def pretrain(
         nodes: number of machines; 1 by default.
         fsdp: split weights, gradients and moments among the processes (FSDP2), for models larger than a device.
         compile: compile the encoders (torch.compile), which takes minutes once; worth it for days on a GPU.
-        cuda_graphs: the same, and launch the image encoder's kernels all at once: for small batches, where a GPU
-            waits for the next launch.
-        checkpoint_activations: compute the encoders' inner results again in the backward pass instead of keeping them:
-            a third more time, for batches that would not fit.
+        cuda_graphs: compile, and launch all kernels of the image encoder at once: for small batches, where a GPU waits
+            for the next launch.
+        checkpoint_activations: recompute the encoders' activations in the backward pass instead of storing them: a
+            third more time, for batches that would not fit.
         log_every: steps between two lines of metrics.jsonl; 20 by default.
         checkpoint_every: steps between two checkpoints, 500 by default; one more is written at the end of every stage.
         resume: go on from the newest checkpoint of `out`, mid-epoch, where the run stopped, with the settings in its

@@ -60,7 +60,7 @@ class CsvTable:
         image_suffix: added to every value of the image column, where that holds ids only, such as ".jpg". Where it is
             not given, ids are looked up with any ending.
         report_column: column of whole reports with headings; findings and impression are read.
-        headings: YAML file of headings that are not built in, of the form of ``lingula/data/headings.yaml``.
+        headings: YAML file of headings that are not built in, in the form of ``lingula/data/headings.yaml``.
         section_columns: columns of report sections already separate, such as findings and impression, in their order.
         study_column: column that identifies a row; the image column if not given.
         patient_column: column of patients, who never stand in two splits; if not given, each row is its own patient.
@@ -71,18 +71,18 @@ class CsvTable:
         class_column: column of classes that exclude each other; each becomes a label. Empty cells and such as NA,
             None and - are unknown; spellings that differ in case only, and 1 and 1.0, are one class.
         mask_columns: columns of mask files, whose paths start from ``images`` too; the column's name is the mask's.
-            A mask is a lossless image of its film's size, black where there is nothing. An empty cell says that nobody
-            looked, a black mask that there is none.
-        mask_folders: folders of mask files by the mask's name, in each a file of the film's path below ``images``, or
-            of its bare name; the ending may differ. A film without one says that nobody looked.
+            A mask is a lossless file of its image's size, black where there is nothing. An empty cell means not
+            annotated; a black mask means that there is nothing.
+        mask_folders: folders of mask files by the mask's name. Each holds files with the image's path below ``images``
+            or its bare name; the ending may differ. An image without a mask file counts as not annotated.
         boxes: COCO JSON of boxes in pixels of the films; its ``file_name`` is the film's path below ``images``. For an
             image that it lists, annotators looked for all of its categories; for the others, for none.
-        require_report: False keeps films whose report is empty or too short, without it.
+        require_report: false keeps images whose report is empty or too short, without the report.
         delimiter: character between the columns of a text file, or `tab`; found from its first rows if not given.
         encoding: encoding of a text file, such as `cp1252`; found from the whole file if not given.
         sheet: sheet of a spreadsheet; the first that is not empty if not given.
         name: what to call the corpus.
-        licence: of the data.
+        licence: licence of the data.
     """
 
     images: Path

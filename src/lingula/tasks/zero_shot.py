@@ -49,15 +49,15 @@ GRAMMAR = frozenset(
 
 @dataclass
 class ZeroShot:
-    """AUROC and accuracy of the similarity of films and prompts, no label having been seen.
+    """AUROC and accuracy of the similarity of images and prompts; no label is seen.
 
-    A label's score is the cosine of the film and the mean of its prompts, less that of the film and the mean of the
+    A label's score is the cosine of the image and the mean of its prompts, less that of the image and the mean of the
     prompts that deny it; for classes that exclude each other, the first alone. (GLoRIA's official code scales by the
-    other test films, so that a film's score depends on its neighbours; ours does not.)
+    other test images, so that an image's score depends on its neighbours; ours does not.)
 
     Beside it stands ``auroc_one_direction``: the AUROC of the mean of all labels' scores, taken as the score of each.
-    It knows no label, only what the prompts have in common, such as what a "no" does; what is not above it has not told
-    one label from another. Labels such as "No Finding" enter it with the opposite sign.
+    It knows no label, only what the prompts have in common, such as what a "no" does; an AUROC that does not exceed it
+    shows no ability to tell labels apart. Labels such as "No Finding" enter it with the opposite sign.
 
     ``labels_never_read`` of a row names the labels that the training reports cannot have taught: each of their prompts
     has a word that no training report uses. ``auroc_words_read`` is the macro AUROC of the other labels. Both need the
@@ -189,7 +189,7 @@ def prompts_in(path: Path, labels: Sequence[str]) -> dict[str, Prompts]:
         raise UserError(f"{path} must be a table of labels and prompts, got {type(written).__name__}")
     for name in written:
         if name not in labels:
-            raise UserError(f"{path} has prompts for '{name}', which is no label here{nearest(str(name), labels)}")
+            raise UserError(f"{path}: '{name}' is not a label of this corpus{nearest(str(name), labels)}")
     return {label: _prompts_of(of, label, path) for label, of in written.items()}
 
 
