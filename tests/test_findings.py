@@ -79,6 +79,19 @@ def test_names_of_our_corpora(name):
         ("Nodule/Mass,nodule / mass", "there is nodule or mass.", "there is no nodule or mass."),
         ("covid19,COVID19,COVID-19", "there is covid-19.", "there is no covid-19."),
         ("no covid19", "there is no covid-19.", "there is covid-19."),
+        ("COVID-2019", "there is covid-19.", ""),
+        ("SARS-CoV-2,sars_cov_2", "there is sars-cov-2.", ""),
+        ("TB/COVID,tb / covid", "there is tb or covid.", ""),
+        (
+            "has_pneumothorax,is_pneumothorax,with pneumothorax,hasPneumothorax,Has Pneumothorax",
+            "there is pneumothorax.",
+            "there is no pneumothorax.",
+        ),
+        ("has_no_pneumothorax,hasNoPneumothorax,w/o pneumothorax", "there is no pneumothorax.", ""),
+        ("is_normal,has no finding", "there is no acute abnormality.|the lungs are clear.", ""),
+        ("sick,Ill,is_abnormal", "there is an abnormality.", ""),
+        ("H1N1", "there is h1n1.", ""),
+        ("type 2 diabetes", "there is type 2 diabetes.", ""),
         ("ILD", "there is interstitial lung disease.", ""),
         ("Other lesion", "there is another lesion.", "there is no other lesion."),
         ("free air,Free_Air", "there is free air.", "there is no free air."),
@@ -97,6 +110,16 @@ def test_what_a_name_says(names, present, absent):
 @pytest.mark.parametrize(
     ("names", "finding"),
     [
+        (
+            "pneumonia_neg,Erguss negativ,unlikely pneumonia,pneumonia_unlikely,rule out TB,rule-out TB,r/o TB,"
+            "exclude pneumonia,pneumonia_excluded,TB resolved,Pneumonie unwahrscheinlich,pneumonia?,!pneumonia,"
+            "size>3cm",
+            False,
+        ),
+        ("Edema=0,Edema_0,Edema_0.0,Edema: 0,Edema (0),Edema_-1.0,Edema_No,Edema=False,Edema_nan,0,label_0", False),
+        ("Edema=1,Edema_1,Edema_1.0,Edema-1,Edema_2,Edema_True,Edema=yes,1,2,10,label_1,has_edema_1", True),
+        ("class1,Class A,label,target2,a,B,x1,any,any class,category_b,A/B", True),
+        ("n/a", False),
         ("unchanged,exclude,suboptimal study,unknown,negative,normal variant", False),
         ("kein Erguss,ohne Befund,unauffällig,正常,未见异常", False),
         ("positive,non covid,non-specific opacity,no normal variant,+", True),

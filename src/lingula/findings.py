@@ -3,7 +3,8 @@
 A label names a finding (``Pleural Effusion``, ``covid19``), says that something is absent (``no_effusion``) or that
 nothing is wrong (``No Finding``, ``normal``), or says nothing that an image can show (``unchanged``, ``positive``).
 Names are compared without case, spaces and signs: ``No Finding``, ``no_finding`` and ``NoFinding`` are one. Names that
-are in no table are read by their words; where these do not tell what is meant, there are no prompts.
+are in no table are read by their words; where these do not tell what is meant (``pneumonia_neg``, ``Edema=0``,
+``class1``), there are no prompts.
 
 Names from CheXpert and MIMIC-CXR (14), NIH ChestX-ray14, PadChest, VinDr-CXR, RSNA, SIIM-ACR, COVIDx, the COVID-19
 Image Data Collection, Kermany, and the synthetic corpora.
@@ -45,7 +46,7 @@ _NOTHING_WRONG = """
 """
 _SOMETHING_WRONG = """
     abnormal, abnormality, abnormalities, any abnormality, any finding, finding, findings, disease, diseased,
-    pathology, pathological, not normal, unhealthy
+    pathology, pathological, not normal, unhealthy, sick, ill
 """
 # Names whose words are what reports write, in case they are written together (PleuralEffusion, pneumoThorax).
 _PLAIN = """
@@ -65,6 +66,9 @@ _PLURAL = """
 """
 _CALLED = {  # label: what reports call it
     "covid19": "covid-19",
+    "covid2019": "covid-19",
+    "h1n1": "h1n1",
+    "sarscov2": "sars-cov-2",
     "bacterial": "bacterial pneumonia",
     "viral": "viral pneumonia",
     "viral other": "viral pneumonia",
@@ -89,7 +93,7 @@ _OWN = {  # labels whose name makes no sentence
     ),
 }
 _UNSAID = """
-    unchanged, exclude, suboptimal study, unknown, uncertain, indeterminate, not available, other, others
+    unchanged, exclude, suboptimal study, unknown, uncertain, indeterminate, not available, na, other, others
 """
 
 _ABSENCE = (
@@ -98,10 +102,23 @@ _ABSENCE = (
 )
 _SAYS_ABSENT = re.compile(rf"(?:{_ABSENCE})\b.*|[无無未].*|正常")
 _DENIED = re.compile(
-    r"(?:no|not|without|absence of|absent|lack of|free of|negative for)[ -]+(?P<before>.+)"
+    r"(?:no|not|without|w/o|absence of|absent|lack of|free of|negative for)[ -]+(?P<before>.+)"
     r"|(?P<after>.+?)[ -]+(?:absent|negative|free|ruled out)"
 )
 _AFFIRMED = re.compile(r"(?P<before>.+?)[ -]+(?:present|positive)|(?:presence of|positive for)[ -]+(?P<after>.+)")
+_HAS = re.compile(r"(?:has|have|is|are|with)[ -]+(.+)")
+_DOUBTED = re.compile(  # the opposite, or neither: not to be affirmed
+    r"=|\br/o\b|\b(?:neg|negativ[ao]?|négatif|négative|unlikely|improbable|doubtful|rule[ -]out|exclud\w*"
+    r"|exclusion|resolved|unwahrscheinlich|fraglich|ausschluss|ausgeschlossen|exclue?s?|descartad[ao]s?|excluíd[ao]s?"
+    r"|improvável|esclus[oaie]|improbabile|onwaarschijnlijk|uitgesloten)\b"
+)
+_VALUE = re.compile(  # "edema=0", "edema -1.0", "edema yes", as one-hot encodings call their columns; "0"
+    r"(?:.*?[\s=:(-])??(?P<value>[-+]?\d+(?:[.,]\d+)?|true|false|yes|no|nan|unknown|uncertain)\)?"
+)
+_NAMES_NOTHING = re.compile(
+    r"\b(?:class(?:es)?|(?:label|target|categor|group|type|grade|stage)(?:s|y|ies)?|any|other)(?![^\W\d_])"
+)
+_NOUN = re.compile(r"[^\W\d_]{2}|[^\W\d_\x00-\x7f]")  # a word of two letters, or one beyond ASCII
 _NO_NOUN = re.compile(rf"\b(?:{_ABSENCE}|non|present|positive)\b|[无無未]|正常")  # what "there is no" would not deny
 
 
@@ -116,7 +133,7 @@ def words_of(label: str) -> str:
     if called is not None:
         return called
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", label)).replace("_", " ").lower()
-    return " ".join(re.sub(r"\s*/\s*", " or ", apart).replace("&", " and ").split())
+    return " ".join(re.sub(r"(?<=\w\w)\s*/\s*(?=\w\w)", " or ", apart).replace("&", " and ").split())
 
 
 def prompts_of(label: str, corpus: str = "") -> Prompts | None:
@@ -151,15 +168,23 @@ def is_finding(label: str, corpus: str = "") -> bool:
 
 def _meaning(label: str, corpus: str = "") -> tuple[Prompts | None, bool]:
     """The prompts of a label, and whether it is a finding: from the tables, or else by the words of its name."""
+    if re.search(r"[<>?!~¬]", label):  # which keys would drop
+        return None, False
     if known := _MEANINGS.get(f"{corpus}:{_key(label)}") or _MEANINGS.get(_key(label)):
         return known
     words = words_of(label)
+    if has := _HAS.fullmatch(words):
+        return _meaning(has[1], corpus)
+    if valued := _VALUE.fullmatch(words):
+        return None, re.fullmatch(r"\+?0*[1-9].*|0[.,]0*[1-9].*|true|yes", valued["value"]) is not None
     if denied := _DENIED.fullmatch(words):
         prompts, finding = _meaning(denied["before"] or denied["after"])
         return prompts and prompts.swapped(), not finding
     if affirmed := _AFFIRMED.fullmatch(words):
         return _meaning(affirmed["before"] or affirmed["after"])
-    if _NO_NOUN.search(words) or not re.search(r"\w", words):
+    if _DOUBTED.search(words):
+        return None, False
+    if _NO_NOUN.search(words) or not _NOUN.search(_NAMES_NOTHING.sub("", words)):
         return None, not _SAYS_ABSENT.fullmatch(words)
     return template(words), True
 
