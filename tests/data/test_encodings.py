@@ -102,6 +102,30 @@ def test_utf8_with_a_line_of_something_else_is_refused_by_line(tmp_path):
         find_encoding(tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize("word", ["Größe", "5° caudal", "à gauche", "left – right", "Сердце", "胸"])
+@pytest.mark.parametrize(
+    ("utf8", "latin", "message"),
+    [
+        (1, 1, r"t\.csv is partly in UTF-8: line 2 is and line 3 is not; save all of it in one encoding, or give"),
+        (1, 2, "partly in UTF-8: line 2 is and line 3 is not"),
+        (1, 9, "partly in UTF-8: line 2 is and line 3 is not"),
+        (2, 99, r"partly in UTF-8: 2 lines are \(first: line 2\) and line 4 is not"),
+    ],
+)
+def test_lines_of_two_encodings_are_refused(tmp_path, word, utf8, latin, message):
+    lines = [f"{word}\n".encode()] * utf8 + ["Röntgen\n".encode("latin-1")] * latin
+    (tmp_path / "t.csv").write_bytes(b"image\n" + b"".join(lines))
+    with pytest.raises(UserError, match=message):
+        find_encoding(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_short_words_of_gbk_that_happen_to_be_utf8_are_no_reason_to_refuse(tmp_path, others):
+    rows = ["女"] * others + ["男"] * others + [SENTENCES["chinese"]]  # "女" is a letter of UTF-8, "男" is not
+    assert "女".encode("gbk").decode() == "Ů"
+    assert check(tmp_path / "t.csv", "image,sex\n" + "".join(f"a.png,{row}\n" for row in rows), "gbk").words
+
+
 def test_zero_bytes(tmp_path):
     assert check(tmp_path / "t.csv", table("a\0b"), "utf-8").name == UTF8
     (tmp_path / "t.csv").write_bytes(bytes(range(256)) * 9)

@@ -30,6 +30,11 @@ LEGACY = (
 )
 CHUNK = 1 << 20  # bytes read at a time
 SAMPLE = 1 << 16  # bytes of lines beyond ASCII that charset-normalizer looks at
+# What a line of UTF-8 has and a line of another encoding hardly ever decodes to: a letter beyond ASCII within a word, a
+# character of three bytes. "\u016e" alone does not count: that is how GBK writes "female".
+PLAIN_UTF8 = re.compile(
+    r"[A-Za-z][\u00a0-\u07ff]|[\u00a0-\u07ff][A-Za-z]|\d°|[à-þ]|[\u0800-\U0010ffff]|[\u00a0-\u07ff]{4}"
+)
 WORD = re.compile(r"[^\W\d_]*[^\W\d_\x00-\x7f][^\W\d_]*")
 
 
@@ -91,7 +96,7 @@ def find_encoding(path: Path) -> Encoding:
     Memory stays small however large the file is, which is read twice where it is not UTF-8.
 
     Raises:
-        UserError: for bytes that are no text, text that fits no encoding, and UTF-8 with a few lines of another.
+        UserError: for bytes that are no text, text that fits no encoding, and lines of UTF-8 among lines of another.
         OSError, EOFError, zlib.error: if the file cannot be read.
     """
     with open_bytes(path) as file:
@@ -139,27 +144,37 @@ def _sample(path: Path) -> bytes:
     """The first lines beyond ASCII.
 
     Raises:
-        UserError: where most of those of the file are UTF-8, so that another encoding would garble them.
+        UserError: where several, a tenth or most of those of the file are UTF-8: another encoding would garble them.
     """
     sample: list[bytes] = []
-    size = valid = broken = first = number = 0
+    size = valid = broken = plain = number = 0
+    utf8 = odd = 0  # the first line that is plainly UTF-8, and the first that is something else
     with open_bytes(path) as file:
         while line := file.readline(CHUNK):
             number += 1
             if line.isascii():
                 continue
             try:
-                line.decode()
+                text = line.decode()
                 valid += 1
+                if PLAIN_UTF8.search(text):
+                    plain += 1
+                    utf8 = utf8 or number
             except UnicodeDecodeError:
                 broken += 1
-                first = first or number
+                odd = odd or number
             if size + len(line) <= SAMPLE or not sample:
                 sample.append(line[:SAMPLE])
                 size += len(line)
     if valid > broken:
-        lines = f"line {first}" if broken == 1 else f"{broken:,} lines, the first of them line {first}"
+        lines = f"line {odd}" if broken == 1 else f"{broken:,} lines, the first of them line {odd}"
         raise UserError(f"{path.name} is UTF-8 but for {lines}; mend it, or give --encoding")
+    if plain > 1 or 10 * plain >= valid + broken:
+        lines = f"line {utf8} is" if plain == 1 else f"{plain:,} lines are (first: line {utf8})"
+        raise UserError(
+            f"{path.name} is partly in UTF-8: {lines} and line {odd} is not; save all of it in one encoding, or give "
+            "--encoding"
+        )
     return b"".join(sample)
 
 
