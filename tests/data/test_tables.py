@@ -305,6 +305,16 @@ p1\a.png,"the so-called \"veil\" sign"
         read_table(path)
 
 
+def test_a_row_that_an_open_quote_swallows_is_said(tmp_path):
+    (tmp_path / "t.tsv").write_text('file\treport\na.png\t"Veil sign is seen\nb.png\tnormal"\n')
+    table = read_any_table(tmp_path / "t.tsv", ["file"])
+    assert [row["file"] for _, row in table] == ["a.png"]
+    assert table.remarks == [
+        "1 cell of t.tsv may hold rows that follow, because of a quote that is not closed, the first in row 2: 'b.png "
+        "normal'; a cell with a quote in it must be quoted as a whole, and the quote doubled"
+    ]
+
+
 def test_rows_are_named_by_their_lines_whatever_the_encoding(tmp_path):
     text = 'file;report\r\n\r\na;"x\r\n\r\ny"\r\nb;é\r\nc\r\n'
     for encoding in (*WIDE, "cp1252"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
-import re
 import unicodedata
 import zlib
 from collections import Counter
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from lingula.data.delimiters import LONGEST, NAMES, find_delimiter, known_delimiter, shown, stated_delimiter
 from lingula.data.encodings import UTF8, find_encoding, known_encoding, text_lines
+from lingula.data.quotes import Escapes, Swallowed
 from lingula.data.sheets import ENDINGS, cell_text, read_sheet
 from lingula.registry import UserError, nearest
 
@@ -213,12 +213,15 @@ def _read_text(
 
     def read(mend: Callable[[Iterable[str]], Iterator[str]] = iter) -> Table:
         rows = _csv_rows(mend(text_lines(path, encoding)), separator)
-        return _of_rows(name, islice(rows, 1, None) if stated else rows)
+        swallowed = Swallowed(separator)
+        table = _of_rows(name, swallowed(islice(rows, 1, None) if stated else rows))
+        table.remarks = swallowed.remarks(name)
+        return table
 
     try:
         table = read()
     except _Malformed as err:
-        escapes = _Escapes()
+        escapes = Escapes()
         try:
             table = read(escapes)
         except (UserError, _Malformed):
@@ -229,7 +232,7 @@ def _read_text(
             f"{name} escapes quotes by a backslash; {escapes.count:,} were read as quotes, the first in line "
             f"{escapes.first}"
         )
-    table.remarks = remarks
+    table.remarks = remarks + table.remarks
     return table
 
 
@@ -241,20 +244,6 @@ class _Malformed(Exception):
 
     def said(self, path: Path) -> UserError:
         return UserError(f"cannot read table {path}: {self}; a quote inside a quoted cell must be doubled")
-
-
-class _Escapes:
-    r"""Lines in which ``\"`` becomes ``""``, as the standard has it; other backslashes, as in paths, stay."""
-
-    def __init__(self) -> None:
-        self.count = self.first = 0
-
-    def __call__(self, lines: Iterable[str]) -> Iterator[str]:
-        for number, line in enumerate(lines, start=1):
-            mended, count = re.subn(r'\\"', '""', line)
-            self.count += count
-            self.first = self.first or (number if count else 0)
-            yield mended
 
 
 def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[tuple[int, list[str]]]:
