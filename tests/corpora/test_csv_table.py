@@ -257,7 +257,11 @@ def test_a_missing_column_is_named_with_the_nearest(folder: Path) -> None:
         ("image,x\na.png,2\n", {"labels": ["x"]}, r"row 2 of t\.csv: '2' in label column 'x'"),
         ("image,x\na.png,inf\n", {"labels": ["x"]}, "'inf' in label column"),
         ("image,x\na.png,holdout\n", {"split_column": "x"}, r"row 2 of t\.csv: unknown split 'holdout' in column 'x'"),
-        ("image,x\na.png,1,2\n", {}, r"row 2 of t\.csv: expected 2 cells as in the header, got 3"),
+        (
+            "image,x\na.png,1,2\n",
+            {},
+            r"row 2 of t\.csv: wrong number of cells: expected 2 cells as in the header, got 3",
+        ),
         ("image,image\na.png,1\n", {}, r"t\.csv has the column 'image' twice"),
         ("image\n", {}, r"t\.csv has no rows"),
         ("", {}, r"t\.csv is empty"),
@@ -392,6 +396,25 @@ def test_names_that_fit_several_images_or_only_another(folder: Path) -> None:
         LeftOut("row 4 of t.csv", f"missing image file: {root}/p2/b.png, but 'p1/b.png' is there"),
     ]
     assert isinstance(rows[3], Study)  # prepare says that it is missing
+
+
+def test_rows_of_another_length_are_counted_and_skipped(folder: Path) -> None:
+    rows = ("a.png,1", "b.png,No effusion, clear.", "c.png", "c.png,2")
+    name = listing(folder, "image,n", *rows)
+    long, short = [row for row in read(folder, name) if isinstance(row, LeftOut)]
+    assert long == LeftOut("row 3 of t.csv", "wrong number of cells: expected 2 cells as in the header, got 3")
+    assert short == LeftOut("row 4 of t.csv", "wrong number of cells: expected 2 cells as in the header, got 1")
+    with pytest.raises(
+        UserError, match=r"2 bad rows: 2 wrong number of cells \(first: row 3 of t\.csv: exp.*--skip_bad_rows"
+    ):
+        prepare(reader(folder, name), folder / "out", size=16, workers=0, log=lambda _: None)
+    lines: list[str] = []
+    corpus = prepare(reader(folder, name), folder / "out", size=16, workers=0, skip_bad_rows=True, log=lines.append)
+    assert len(corpus) == 2
+    assert "left out 2 rows: wrong number of cells (first: row 3" in "".join(lines)
+    left_out = pd.read_csv(folder / "out" / "left_out.csv")
+    assert left_out["row"].tolist() == ["row 3 of t.csv", "row 4 of t.csv"]
+    assert left_out["reason"].tolist() == [long.reason, short.reason]
 
 
 def test_one_image_under_two_names_is_one_study(folder: Path) -> None:

@@ -16,7 +16,11 @@ from lingula.registry import UserError
         ("1 1.0 1,0 01 yes Yes YES y True true TRUE t present Positive pos ja Ja j positiv WAHR oui sí", 1),
         ("0 0.0 0,0 no No n False FALSE f absent negative Neg nein Nein negativ FALSCH non não", 0),
         ("-1 -1.0 -1,0 uncertain Uncertain equivocal", -1),
-        ("nan NaN NA N/A n/a #N/A <NA> None null NULL - -- ? unknown", math.nan),
+        (
+            "nan NaN NA N/A n/a #N/A #NV #nv #NAME? #WERT! #VALUE! #REF! #DIV/0! #BEZUG! #VALEUR! <NA> None null NULL - -- "
+            "? unknown",
+            math.nan,
+        ),
     ],
 )
 def test_label_values(cells, value):

@@ -117,7 +117,8 @@ def test_a_table_that_begins_elsewhere(tmp_path):
     assert table.numbers == [6]
     title = {"A1": "Export", "A3": "image", "B3": "n", "A4": "a.png", "B4": 1}
     with pytest.raises(
-        UserError, match=r"row 3 of t\.xlsx: expected 1 cells as in the header, got 2; is the first row a title"
+        UserError,
+        match=r"row 3 of t\.xlsx: wrong number of cells: expected 1 cells as .*, got 2; is the first row a title",
     ):
         read_any_table(xlsx(tmp_path / "t.xlsx", {"s": title}))
 

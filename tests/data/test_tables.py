@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lingula.data.study import LeftOut
 from lingula.data.tables import number, read_any_table, read_table
 from lingula.registry import UserError
 
@@ -99,7 +100,9 @@ def test_a_cell_longer_than_the_default_of_the_reader(tmp_path):
 def test_a_ragged_row_is_named_by_its_line(tmp_path, line):
     (tmp_path / "t.csv").write_text(f'a,b\n"x\ny",1\n{line}\n')
     cells = len(line.split(","))
-    with pytest.raises(UserError, match=rf"row 4 of t\.csv: expected 2 cells as in the header, got {cells}"):
+    with pytest.raises(
+        UserError, match=rf"row 4 of t\.csv: wrong number of cells: expected 2 cells as in the header, got {cells}"
+    ):
         read_table(tmp_path / "t.csv")
 
 
@@ -168,7 +171,9 @@ def test_empty_cells_at_the_end_do_not_count(tmp_path, header_ends, row_ends, li
 @pytest.mark.parametrize("row", ["1,2,3,4", "1,2", "1,2,,,5"])
 def test_other_cells_do(tmp_path, row):
     (tmp_path / "t.csv").write_text(f"a,b [x,y],,\n1,2,3\n{row}\n")
-    with pytest.raises(UserError, match=r"row 3 of t\.csv: expected 3 cells as in the header, got [245]"):
+    with pytest.raises(
+        UserError, match=r"row 3 of t\.csv: wrong number of cells: expected 3 cells as in the header, got [245]"
+    ):
         read_table(tmp_path / "t.csv")
 
 
@@ -319,8 +324,38 @@ def test_rows_are_named_by_their_lines_whatever_the_encoding(tmp_path):
     text = 'file;report\r\n\r\na;"x\r\n\r\ny"\r\nb;é\r\nc\r\n'
     for encoding in (*WIDE, "cp1252"):
         (tmp_path / "t.csv").write_bytes(text.encode(encoding))
-        with pytest.raises(UserError, match=r"row 7 of t\.csv: expected 2 cells as in the header, got 1"):
-            read_any_table(tmp_path / "t.csv", ["file"])
+        table = read_any_table(tmp_path / "t.csv", ["file"])
+        assert [where for where, _ in table] == ["row 3 of t.csv", "row 6 of t.csv"]
+        assert [row.row for row in table.bad] == ["row 7 of t.csv"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_rows_of_another_length_are_bad_and_do_not_hide_the_delimiter(tmp_path, separator):
+    path = tmp_path / "t.csv"
+    cells = [["file", "report", "n"], ["a", "x,y|z;t\tu", "1"], ["b", "x"], ["c", "1", "2", "3"], ["", "", "", "9"]]
+    cells += [["d", "", ""], ["e", "x,y", "2", "", ""]]
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(cells)
+    table = read_any_table(path, ["file"])
+    assert table.rows == [["a", "x,y|z;t\tu", "1"], ["d", "", ""], ["e", "x,y", "2"]]
+    assert table.numbers == [2, 6, 7]
+    said = "wrong number of cells: expected 3 cells as in the header, got"
+    assert table.bad == [LeftOut(f"row {n} of t.csv", f"{said} {cells}") for n, cells in ((3, 2), (4, 4), (5, 4))]
+
+
+def test_a_header_that_fits_no_row_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("a title, of two\nfile,report,n\nx,y,1\n")
+    with pytest.raises(UserError, match=r"row 2 of t\.csv: wrong .*got 3; is the first row a title\? the header must"):
+        read_any_table(tmp_path / "t.csv", delimiter=",")
+
+
+def test_errors_of_excel_are_empty_cells_and_counted(tmp_path):
+    text = "file,patient,note\na.png,#NV,#12\nb.png,#NAME?,#nv\nc.png,p1,no #NV\n#WERT!,#N/A,#\n"
+    (tmp_path / "t.csv").write_text(text)
+    table = read_any_table(tmp_path / "t.csv", ["file"])
+    assert table.rows == [["a.png", "", "#12"], ["b.png", "", ""], ["c.png", "p1", "no #NV"], ["", "", "#"]]
+    assert table.remarks == ["5 cells of t.csv with an error of Excel (first: '#NV' in row 2) read as empty"]
+    assert rows(tmp_path / "t.csv")[0]["patient"] == "#NV"  # tables of publishers stay as they are
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,10 @@ SPLIT_OF = {written: split for split, names in SPLIT_NAMES.items() for written i
 class CsvTable:
     """A table with a column of image files, and reports, labels, masks, boxes, patients and splits where it has them.
 
-    Rows without an image file or with an empty report are bad rows; films of other views, and reports of fewer than
-    three tokens, are left out as not wanted. Messages name a row of a text file by the line on which it starts (the
-    header is line 1), a row of a spreadsheet by its number there, and a row of a Parquet file by its position from 1.
+    Rows without an image file, with an empty report or with more or fewer cells than the header are bad rows; films of
+    other views, and reports of fewer than three tokens, are left out as not wanted. Messages name a row of a text file
+    by the line on which it starts (the header is line 1), a row of a spreadsheet by its number there, and a row of a
+    Parquet file by its position from 1.
 
     Files are found although the table spells them otherwise: with backslashes, in another letter case or Unicode form,
     without their ending or without their folders. A remark says how many, and a name that fits several files is a bad
@@ -158,13 +159,14 @@ class CsvTable:
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     def studies(self) -> Iterator[Study | LeftOut]:
-        """Every row of the table, in its order.
+        """The rows of a wrong number of cells, and every other row in its order.
 
         Raises:
             UserError: for a missing table, folder, file of boxes or column, and an unknown split or label value.
         """
         table = self._open()
         self._found_files(table)
+        yield from table.bad
         for where, row in table:
             yield self._study(row, where)
 

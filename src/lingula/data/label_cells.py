@@ -8,14 +8,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from lingula.data.missing import MISSING
 from lingula.data.tables import Table
 from lingula.registry import UserError
 
 LABEL_VALUES = (0.0, 1.0, -1.0)
-# Cells of label and class columns that say nothing, in any case: what pandas reads as missing, and what people write.
-MISSING = frozenset(
-    ["", "nan", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nat", "null", "none", "-", "--", "?", "unknown"]
-)
 _LABEL_WORDS = {  # in any case; true and false also as Excel writes them in other languages
     1.0: "yes y true t present positive pos ja j vorhanden positiv wahr oui vrai positif sí si verdadero positivo sim "
     "verdadeiro vero waar",
@@ -29,8 +26,9 @@ def label_value(written: str, where: str, column: str) -> float:
     """1 present, 0 absent, -1 uncertain; NaN unknown.
 
     Read in any case: 1, 0 and -1 (also 1.0 and 1,0); yes and no, true and false, present and absent, positive and
-    negative, and their short forms and translations in :data:`_LABEL_WORDS`; uncertain, equivocal and indeterminate
-    as -1; empty cells and :data:`MISSING` as NaN. What may mean several things ("u", "+", "x", "possible") is refused.
+    negative, and their short forms and translations in :data:`_LABEL_WORDS`; uncertain, equivocal and indeterminate as
+    -1; empty cells and those of :data:`lingula.data.missing.MISSING` as NaN. What may mean several things ("u", "+",
+    "x", "possible") is refused.
 
     Args:
         written: the cell.
@@ -79,7 +77,7 @@ def classes_of(table: Table, column: str) -> tuple[dict[str, str], list[str]]:
     """The class of every text in a column, and lines on the cells that are not read as they are written.
 
     One class are spellings that differ in case and spaces only, by their most frequent one, and whole numbers with and
-    without decimals (``1`` and ``1.0``). :data:`MISSING` is no class: the empty string.
+    without decimals (``1`` and ``1.0``). Words of :data:`lingula.data.missing.MISSING` are no class: the empty string.
 
     Args:
         table: with the column.

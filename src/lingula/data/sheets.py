@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lingula.data.missing import MISSING
 from lingula.registry import UserError, nearest
 
 ENDINGS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
@@ -91,7 +92,7 @@ def cell_text(value: Any) -> str:
     """One cell as text: 3.0 as "3", a date as 2020-01-22, what is missing as the empty string."""
     if isinstance(value, str):
         return value.strip()
-    if value is None or str(value) in ("nan", "NaT", "<NA>"):
+    if str(value).lower() in MISSING:
         return ""
     whole = not isinstance(value, bool) and hasattr(value, "is_integer") and value.is_integer()
     return str(int(value) if whole else value).strip()

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from lingula.data.delimiters import LONGEST, NAMES, find_delimiter, known_delimiter, shown, stated_delimiter
 from lingula.data.encodings import UTF8, find_encoding, known_encoding, text_lines
+from lingula.data.missing import EXCEL_ERRORS
 from lingula.data.quotes import Escapes, Swallowed
 from lingula.data.sheets import ENDINGS, cell_text, read_sheet
+from lingula.data.study import LeftOut
 from lingula.registry import UserError, nearest
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ","}  # what an ending stands for
@@ -30,7 +32,7 @@ class Table:
 
     A row of a text file is named by the line on which it starts (the header is line 1), a row of a spreadsheet by its
     number there, a row of a Parquet file by its position from 1. ``remarks`` are lines for the log on how the file was
-    read.
+    read, ``bad`` the rows of more or fewer cells than columns.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Table:
     rows: list[list[str]]
     numbers: list[int]
     remarks: list[str] = field(default_factory=list)
+    bad: list[LeftOut] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -130,7 +133,8 @@ def read_any_table(
     (:func:`lingula.data.encodings.find_encoding`), the delimiter from its first rows
     (:func:`lingula.data.delimiters.find_delimiter`), Excel's line ``sep=;`` is understood, and quotes inside a cell may
     be doubled or escaped by a backslash. Of a spreadsheet (.xlsx, .xlsm, .xlsb, .xls, .ods), one sheet is read. The
-    first row that is not empty is the header.
+    first row that is not empty is the header. A row of more or fewer cells is none of the table's rows, and stands in
+    ``bad``; Excel's errors, such as ``#N/A`` and ``#NAME?``, count as empty.
 
     Args:
         path: file of the table.
@@ -140,7 +144,7 @@ def read_any_table(
         sheet: name of the sheet of a spreadsheet; the first that is not empty if None.
     Raises:
         UserError: if the file is missing, of another kind or broken, if its delimiter or encoding remains unclear, or
-            if a row has more or fewer cells than columns.
+            if no row has as many cells as the header.
     """
     name, suffix = _name(path)
     kind = "text" if suffix in DELIMITERS else "spreadsheet" if suffix in ENDINGS else suffix
@@ -214,8 +218,8 @@ def _read_text(
     def read(mend: Callable[[Iterable[str]], Iterator[str]] = iter) -> Table:
         rows = _csv_rows(mend(text_lines(path, encoding)), separator)
         swallowed = Swallowed(separator)
-        table = _of_rows(name, swallowed(islice(rows, 1, None) if stated else rows))
-        table.remarks = swallowed.remarks(name)
+        table = _of_any_rows(name, swallowed(islice(rows, 1, None) if stated else rows))
+        table.remarks += swallowed.remarks(name)
         return table
 
     try:
@@ -226,7 +230,7 @@ def _read_text(
             table = read(escapes)
         except (UserError, _Malformed):
             raise err.said(path) from err
-        if not escapes.count:
+        if not escapes.count or table.bad:
             raise err.said(path) from err
         remarks.append(
             f"{name} escapes quotes by a backslash; {escapes.count:,} were read as quotes, the first in line "
@@ -259,8 +263,37 @@ def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[tuple[int, list[
         raise _Malformed(start, err) from err
 
 
-def _of_rows(name: str, rows: Iterable[tuple[int, list[str]]], columns: Sequence[str] = ()) -> Table:
-    """A table of numbered rows, of which the first that is not empty is the header."""
+def _of_any_rows(name: str, rows: Iterable[tuple[int, list[str]]]) -> Table:
+    """A table of rows that any program wrote: some may be bad, and cells may hold errors of Excel."""
+    errors: list[tuple[str, int]] = []
+
+    def without_errors() -> Iterator[tuple[int, list[str]]]:
+        for number, cells in rows:
+            found = [cell for cell in cells if cell[:1] == "#" and cell.lower() in EXCEL_ERRORS]
+            errors.extend((cell, number) for cell in found)
+            yield number, ["" if cell in found else cell for cell in cells] if found else cells
+
+    table = _of_rows(name, without_errors(), strict=False)
+    if errors:
+        count = f"{len(errors):,} cell{'s' * (len(errors) > 1)}"
+        table.remarks.append(
+            f"{count} of {name} with an error of Excel (first: '{errors[0][0]}' in row {errors[0][1]}) read as empty"
+        )
+    return table
+
+
+def _of_rows(
+    name: str, rows: Iterable[tuple[int, list[str]]], columns: Sequence[str] = (), strict: bool = True
+) -> Table:
+    """A table of numbered rows, of which the first that is not empty is the header.
+
+    Args:
+        name: name of the table.
+        rows: their numbers and cells.
+        columns: columns that are kept; all if empty.
+        strict: whether a row of more or fewer cells than the header is refused. Where it is not, the first is refused
+            if no row is sound, as the header is at fault then.
+    """
     table = Table(name, [], [], [])
     places: list[int] = []  # of the columns that are kept
     for number, cells in rows:
@@ -271,11 +304,21 @@ def _of_rows(name: str, rows: Iterable[tuple[int, list[str]]], columns: Sequence
             places = table.places(columns) if columns else list(range(len(cells)))
         elif any(cells):
             if len(cells) != len(table.columns):
-                expected = f"expected {len(table.columns)} cells as in the header, got {len(cells)}"
-                hint = "; is the first row a title? the header must come first" if len(table.columns) == 1 else ""
-                raise UserError(f"row {number} of {name}: {expected}{hint}")
+                where, expected = f"row {number} of {name}", f"expected {len(table.columns)} cells as in the header"
+                table.bad.append(LeftOut(where, f"wrong number of cells: {expected}, got {len(cells)}"))
+                if strict:
+                    break
+                continue
             table.rows.append([cells[place] for place in places])
             table.numbers.append(number)
+    if table.bad and (strict or not table.rows):
+        first = table.bad[0]
+        hint = (
+            "; is the first row a title? the header must come first"
+            if len(table.columns) == 1 or len(table.bad) > 1
+            else ""
+        )
+        raise UserError(f"{first.row}: {first.reason}{hint}")
     table.columns = [table.columns[place] for place in places]
     return table
 
@@ -303,8 +346,8 @@ def _readable(path: Path) -> Iterator[None]:
 def _read_sheet(path: Path, sheet: str | None) -> Table:
     found = read_sheet(path, sheet)
     name = f"sheet '{found.name}' of {path.name}" if sheet or found.others else path.name
-    table = _of_rows(name, found.cells())
-    table.remarks = found.remarks
+    table = _of_any_rows(name, found.cells())
+    table.remarks = found.remarks + table.remarks
     return table
 
 
