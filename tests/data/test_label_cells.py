@@ -17,8 +17,8 @@ from lingula.registry import UserError
         ("0 0.0 0,0 no No n False FALSE f absent negative Neg nein Nein negativ FALSCH non não", 0),
         ("-1 -1.0 -1,0 uncertain Uncertain equivocal", -1),
         (
-            "nan NaN NA N/A n/a #N/A #NV #nv #NAME? #WERT! #VALUE! #REF! #DIV/0! #BEZUG! #VALEUR! <NA> None null NULL - -- "
-            "? unknown",
+            "nan NaN NA N/A n/a #N/A #NV #nv #NAME? #WERT! #VALUE! #REF! #DIV/0! #BEZUG! #VALEUR! <NA> None null NULL "
+            "- -- ? unknown",
             math.nan,
         ),
     ],

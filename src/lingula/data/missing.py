@@ -13,19 +13,7 @@ _ERRORS = """
 """
 EXCEL_ERRORS = frozenset(_ERRORS.split())
 # Cells that say nothing, in lower case: what pandas reads as missing, what people write, and the errors.
-MISSING = EXCEL_ERRORS | {
-    "",
-    "nan",
-    "na",
-    "n/a",
-    "n.a.",
-    "#na",
-    "<na>",
-    "nat",
-    "null",
-    "none",
-    "-",
-    "--",
-    "?",
-    "unknown",
-}
+_WORDS = """
+    nan -nan na n/a n.a. #na <na> nat null none - -- ? unknown 1.#ind -1.#ind 1.#qnan -1.#qnan
+"""
+MISSING = EXCEL_ERRORS | {"", "#n/a n/a", *_WORDS.split()}
