@@ -117,12 +117,40 @@ def test_reports_under_these_spellings_lose_nothing_and_nothing_leaks(form: str)
         ("Views", "technique"),
         ("Two views", "image"),
         ("Echo findings", None),
+        ("CT FINDINGS", "findings"),
+        ("ICU chest findings", "findings"),
+        ("PRIOR CHEST X-RAY FINDINGS", "comparison"),
+        ("Emergency department ultrasound impression", "indication"),
+        ("Résultats biologiques", "indication"),
+        ("Radiological diagnosis", "impression"),
+        ("Discussion", "findings"),
         ("", None),
         ("():", None),
     ],
 )
 def test_longer_joined_and_foreign_headings(known: Headings, written: str, section: str | None) -> None:
     assert known.section(written) == section
+
+
+@pytest.mark.parametrize(
+    ("written", "title"),
+    [
+        ("WARD IMPRESSION", "impression"),
+        ("Echo findings", "findings"),
+        ("The ward round's diagnosis", None),  # "the": a sentence
+        ("NO NEW FINDINGS", None),
+        ("CLINICAL DIAGNOSIS", None),  # known
+        ("WARD COMPARISON", None),
+        ("ONE MORE WORD AND OTHERS IMPRESSION", None),
+        ("WARD", None),
+        ("", None),
+    ],
+)
+def test_findings_and_impressions_under_unknown_words_are_likely_but_not_known(
+    known: Headings, written: str, title: str | None
+) -> None:
+    assert known.likely(written) == title
+    assert title is None or known.section(written, whole=False) is None
 
 
 def test_every_spelling_is_its_own_and_no_slip_makes_another_of_it(known: Headings) -> None:

@@ -449,6 +449,64 @@ def test_reports_and_their_sentences(report: str) -> None:
         assert not any(sentence in split.body for _, text in split.dropped for sentence in text.split("\n") if sentence)
 
 
+# Headings of what others suspected, or saw elsewhere; what each is counted as.
+OF_OTHERS = {
+    "indication": "CLINICAL DIAGNOSIS|CLINICAL IMPRESSION|CLINICAL ASSESSMENT|CLINICAL OPINION|CLINICAL SUMMARY|"
+    "CLINICAL FINDINGS|PROVISIONAL DIAGNOSIS|WORKING DIAGNOSIS|REFERRING DIAGNOSIS|ADMISSION DIAGNOSIS|"
+    "PREOPERATIVE DIAGNOSIS|PRE-OP DIAGNOSIS|PAST DIAGNOSIS|DISCHARGE DIAGNOSIS|LAB RESULTS|LABORATORY RESULTS|"
+    "ECG INTERPRETATION|NURSING ASSESSMENT|ED ASSESSMENT|Klinische Diagnose|Diagnostic clinique|Diagnosi clinica|"
+    "Klinischer Befund|Provisional diagnosis|Résultats biologiques|"
+    "DIAGNOSIS|Diagnosis|Assessment|Diagnose|Diagnostic|Hipótese diagnóstica",  # these because findings follow
+    "comparison": "PRIOR FINDINGS|PREVIOUS RESULTS|Vorherige Befunde|Hallazgos previos",
+    "": "WARD IMPRESSION|Ward Impression|ECHO FINDINGS|Ward Sister's Opinion",  # not known, and said so
+}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}: Suspected left lower lobe pneumonia.\n\n{}",
+        "{}\nSuspected left lower lobe pneumonia.\n\n{}",
+        "HISTORY: 55M. {}: Suspected left lower lobe pneumonia.\n\n{}",
+        "HISTORY: 55M.\n- **{}:** Suspected left lower lobe pneumonia.\n{}",
+    ],
+)
+@pytest.mark.parametrize("section", OF_OTHERS)
+def test_what_others_suspected_is_not_read(section: str, form: str) -> None:
+    for name in OF_OTHERS[section].split("|"):
+        split = split_report(form.format(name, "FINDINGS: Lungs are clear.\n\nIMPRESSION: No acute disease."))
+        assert split.body == "Lungs are clear.\n\nNo acute disease.", name
+        alone = form.startswith("{}\n")  # without a colon, words that we do not know are no heading
+        if section:
+            dropped = [(section, "Suspected left lower lobe pneumonia.")]
+            assert dropped == [part for part in split.dropped if part != ("history", "55M.")] or alone, name
+            assert not split.unknown
+        elif not alone:
+            assert split.unknown == [name.lower()]
+            assert (name.lower(), "Suspected left lower lobe pneumonia.") in split.dropped
+
+
+@pytest.mark.parametrize(
+    ("report", "body", "unknown"),
+    [
+        ("FINDINGS: Clear lungs.\nDIAGNOSIS: No disease.", "Clear lungs.\n\nNo disease.", []),
+        ("DIAGNOSIS: No disease.", "No disease.", []),
+        ("DIAGNOSIS: Cough.\nASSESSMENT: No disease.", "No disease.", []),
+        ("WARD IMPRESSION: Left effusion.", "Left effusion.", ["ward impression"]),
+        ("WARD FINDINGS: A mass.\nIMPRESSION: Tumour.", "A mass.\n\nTumour.", ["ward findings"]),
+        ("WARD IMPRESSION: Tumour?\nFINDINGS: Clear.", "Clear.", ["ward impression"]),
+        (
+            "FINDINGS: Clear.\nUPPER THIRD FINDINGS: None.",
+            "Clear.\n\nUPPER THIRD FINDINGS: None.",
+            ["upper third findings"],
+        ),
+    ],
+)
+def test_what_may_be_ours_is_read_where_nothing_else_is(report: str, body: str, unknown: list[str]) -> None:
+    split = split_report(report)
+    assert (split.body, split.unknown) == (body, unknown)
+
+
 def test_what_was_dropped_and_why() -> None:
     report = (
         "Preface.\nINDICATION: Cough.\nFINDINGS: Clear.\nNOTE: Kept.\nIMPRESSION: Ok.\nSEEN BY: Someone.\nAnlass: x\n"

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ BY_DESIGN = (  # sections that do not, and are left out on purpose
     *("indication", "history", "comparison", "technique", "examination", "recommendation", "notification"),
     *("addendum", "wet read", "administration"),
 )
-WORDS = ("image", "qualifier")  # no sections, but words around the name of one
+WORDS = ("image", "qualifier", "modality", "clinical", "prior", "before findings")  # no sections, but words of headings
 
 _FORGIVING = 8  # letters of a spelling from which on one slip is forgiven: "funding" is no finding
 _REMEMBERED = 1 << 14  # headings whose section is not looked for twice
@@ -45,6 +45,8 @@ _NO_TITLE = {
     "sin",
     "sans",
 }
+_TITLES = ("findings", "impression")
+_OF_OTHERS = {"prior": "comparison", "clinical": "indication"}  # what a word makes of findings or an impression
 _PARENTHESIS = re.compile(r"\s*\([^()]{0,40}\)")
 
 
@@ -70,10 +72,13 @@ class Headings:
     def __init__(self, spellings: Sequence[Mapping[str, Mapping[str, Iterable[str]]]]) -> None:
         self._section: dict[str, str] = {}
         self._words: dict[str, str] = {}  # "image" or "qualifier"
+        self._other_words: dict[str, set[str]] = {kind: set() for kind in WORDS[2:]}
         for file in spellings:
             for section, languages in file.items():
                 for written in (fold(name) for names in languages.values() for name in names):
-                    if section in WORDS:
+                    if section in self._other_words:
+                        self._other_words[section].add(written)
+                    elif section in WORDS:
                         self._words.setdefault(written, section)
                     else:
                         self._section[written] = "" if section == "banner" else section
@@ -105,7 +110,8 @@ class Headings:
 
     def fingerprint(self) -> str:
         """SHA-256 of all spellings: of equal ones, reports are read alike."""
-        own = json.dumps([sorted(self._section.items()), sorted(self._words.items())])
+        others = [sorted(words) for words in self._other_words.values()]
+        own = json.dumps([sorted(self._section.items()), sorted(self._words.items()), others])
         return hashlib.sha256(own.encode()).hexdigest()
 
     def spellings(self) -> dict[str, str]:
@@ -127,16 +133,40 @@ class Headings:
 
         Args:
             written: the heading, without its colon.
-            whole: every word must be known; if not, up to three others may stand before the name of a section.
+            whole: every word must be known; if not, up to three others may stand before the name of a section that is
+                left out. Before findings or an impression they may mean anybody's: :meth:`likely`.
 
         Example:
             >>> known = Headings.read()
             >>> [known.section(name) for name in ("FINDNGS", "Chest X-ray findings", "PORTABLE AP CHEST", "Reader's")]
             ['findings', 'findings', 'image', None]
-            >>> known.section("ECHO FINDINGS"), known.section("ECHO FINDINGS", whole=False)
-            (None, 'findings')
+            >>> known.section("RESIDENT WET READ"), known.section("RESIDENT WET READ", whole=False)
+            (None, 'wet read')
+            >>> [known.section(name) for name in ("CLINICAL DIAGNOSIS", "PRIOR FINDINGS", "CT FINDINGS")]
+            ['indication', 'comparison', 'findings']
         """
         return self._found(written, whole)
+
+    def likely(self, written: str) -> str | None:
+        """``findings`` or ``impression`` where up to three words that we do not know stand before their name.
+
+        Example:
+            >>> Headings.read().likely("WARD IMPRESSION"), Headings.read().likely("NO NEW FINDINGS")
+            ('impression', None)
+        """
+        words = fold(written).split()
+        if self.section(written) is not None or not words or words[0] in _NO_TITLE:
+            return None
+        return next((title for title in map(_title, self._endings(words)) if title), None)
+
+    def before_findings(self, written: str) -> bool:
+        """Whether an impression's name is that of a suspicion where it stands before the findings: ``DIAGNOSIS``."""
+        return fold(written) in self._other_words["before findings"]
+
+    def _endings(self, words: list[str]) -> Iterator[list[str]]:
+        """The sections that the words name without the first one, two or three."""
+        for before in range(1, min(_MOST_BEFORE, len(words) - 1) + 1):
+            yield self._joined(words[before:])
 
     def _find(self, written: str, whole: bool) -> str | None:
         folded = fold(written)
@@ -146,13 +176,29 @@ class Headings:
         words = folded.split()
         if self._names_image(words):
             return "image"
-        found = _slip(folded, self._near_section)
+        found = self._of_others(words) or _slip(folded, self._near_section)
         if found is not None:
             return found
-        for before in range(1 if whole else min(_MOST_BEFORE, len(words) - 1) + 1):
-            named = self._joined(words[before:])
-            if named and not (before and (words[0] in _NO_TITLE or set(named) == {"anatomy"})):
-                return next((name for name in ("findings", "impression") if name in named), named[0])
+        named = self._joined(words)
+        if named:
+            return _title(named) or named[0]
+        if whole or words[0] in _NO_TITLE:
+            return None
+        for named in self._endings(words):
+            if named and set(named) != {"anatomy"}:
+                return None if _title(named) else named[0]
+        return None
+
+    def _of_others(self, words: list[str]) -> str | None:
+        """The section of findings or an impression that are not of this image: a clinician's, a laboratory's, older."""
+        for kind, section in _OF_OTHERS.items():
+            known = self._other_words[kind]
+            if words[0] in known or words[-1] in known:
+                rest = [word for word in words if word not in known]
+                if kind == "clinical" and any(self._words.get(word) == "image" for word in rest):
+                    return _title(self._joined(rest))  # "ICU CHEST FINDINGS"
+                if rest and any(map(_title, [self._joined(rest), *self._endings(rest)])):
+                    return section
         return None
 
     def _names_image(self, words: list[str]) -> bool:
@@ -183,10 +229,16 @@ class Headings:
                     break
             else:
                 word = words[place]
-                if not (word in _JOINING or word.isdigit() or self._kind(word)):
+                filler = word in _JOINING or word.isdigit() or word in self._other_words["modality"]
+                if not (filler or self._kind(word)):
                     return []
                 place += 1
         return named
+
+
+def _title(named: list[str]) -> str | None:
+    """Findings or the impression among the sections that a heading names."""
+    return next((title for title in _TITLES if title in named), None)
 
 
 def _near(names: Mapping[str, str], least: int) -> dict[str, list[tuple[str, str]]]:

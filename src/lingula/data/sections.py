@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from lingula.data.headings import Headings
@@ -144,7 +144,10 @@ def split_report(report: str, titled_only: bool = False, headings: Headings | No
             names the image.
         headings: the built-in ones if not given.
     """
-    found, rules = parts(report, headings or Headings.read())
+    known = headings or Headings.read()
+    found, rules = parts(report, known)
+    unknown = [part.name for part in found if part.section is None]
+    found = _settled(found, known)
     places = _places(found)
     there = {place for part, place in zip(found, places, strict=True) if part.text}
     wanted = [place for place in _READING if place in there][:1]
@@ -163,7 +166,7 @@ def split_report(report: str, titled_only: bool = False, headings: Headings | No
         bare = "\n".join(part.text for part, place in zip(found, places, strict=True) if place == "")
         if not last and _is_narrative(bare):
             wanted.insert(0, "")
-    split = Split(rules=rules, unknown=[part.name for part in found if part.section is None])
+    split = Split(rules=rules, unknown=unknown)
     kept: dict[str, list[str]] = {place: [] for place in wanted}
     for part, place in zip(found, places, strict=True):
         split.unknown += [" ".join(name.lower().split()) for name in _MAYBE.findall(part.text)]
@@ -182,6 +185,29 @@ def split_report(report: str, titled_only: bool = False, headings: Headings | No
             split.dropped.append((part.name or NO_HEADING, dropped))
     split.body = "\n\n".join([last] * bool(last) + [text for place in wanted for text in kept[place]])
     return split
+
+
+def _settled(found: list[Part], headings: Headings) -> list[Part]:
+    """Parts whose section depends on what else the report has, with it.
+
+    A diagnosis or an assessment before all that is read of the image is why it was taken. Findings or an impression
+    under a name that we do not know ("WARD IMPRESSION") are taken for ours where the report has no other.
+    """
+    reading = {"findings", "image", "anatomy", "impression"}
+    there = [part.section in reading and bool(part.text) for part in found]
+    first = True
+    for place, part in enumerate(found):
+        suspected = part.section == "impression" and headings.before_findings(part.written)
+        if first and suspected and any(there[place + 1 :]):
+            found[place] = replace(part, section="indication")
+        else:
+            first = first and not there[place]
+    places = {place for part, place in zip(found, _places(found), strict=True) if part.text}
+    for title, others in (("findings", {*_READING}), ("impression", {*_READING, "impression"})):
+        mine = [part.section is None and bool(part.text) and headings.likely(part.written) == title for part in found]
+        if any(mine) and not places & others:
+            return [replace(part, section=title) if own else part for part, own in zip(found, mine, strict=True)]
+    return found
 
 
 def _is_soft(part: Part) -> bool:
@@ -331,6 +357,8 @@ class _Scan:
             before = _BEFORE.match(lead)
             assert before is not None
             written = _AFTER.sub("", lead[before.end() :])
+            if stopped and self._somebodys(written):
+                return Found(None, written, place, end)
             capitals = _is_capitals(written)
             section = self.headings.section(written, not capitals) if 0 < len(written) <= _LONGEST else None
             if section is not None and self._may_begin(written, section, stopped):
@@ -345,7 +373,15 @@ class _Scan:
             section = self._after_stop(written)
             if section is not None:
                 return Found(section, written, place + stops[-1].end(), end)
+            if self._somebodys(written):
+                return Found(None, written, place + stops[-1].end(), end)
         return self._inside(lead.rstrip(), place, end)
+
+    def _somebodys(self, written: str) -> bool:
+        """Whether words that we do not know stand before findings or an impression: anybody's, perhaps not ours."""
+        if not 0 < len(written) <= _LONGEST or _is_mixed(written) or re.search(r"(?<![\w'’])[^\W\d_A-ZÀ-Þ]", written):
+            return False
+        return self.headings.likely(written) is not None
 
     def _may_begin(self, written: str, section: str, stopped: bool) -> bool:
         """Whether a name and a colon at the start of a line head it; in small letters it may be part of a sentence."""
@@ -353,7 +389,7 @@ class _Scan:
 
     def _after_stop(self, written: str) -> str | None:
         """The section of a name between a stop and a colon."""
-        if not written or len(written) > _LONGEST:
+        if not written or len(written) > _LONGEST or _is_mixed(written):
             return None
         section = self.headings.exact(written)
         if section is None and written[0].isupper() and written.split()[0].lower() not in _NOT_AFTER:
@@ -380,6 +416,12 @@ class _Scan:
             ):
                 return Found(section, written, place + start, end)
         return None
+
+
+def _is_mixed(written: str) -> bool:
+    """Whether only the end of a phrase is in capitals: "Clinical FINDINGS" is a word and a heading after it."""
+    last = written.rpartition(" ")[2]
+    return len(last) > 3 and last.isupper() and not written.isupper()
 
 
 def _is_capitals(written: str) -> bool:
