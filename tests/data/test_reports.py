@@ -144,6 +144,11 @@ def test_the_table_is_bounded_and_narrow() -> None:
             "--headings FILE",
             "most of it is 'reading' (not known)",
         ),
+        (
+            ["HISTORY: Cough.\n\nNot a sentence\n\nIMPRESSION: Clear lungs."],
+            "--headings FILE",
+            "most of it is text below an indication, 41%",
+        ),
         (["Heart is large. FINDINGS: Clear lungs."], "--headings FILE", "most of it is text under no heading"),
         (["Normal. Clear lungs."], "", "most of it is sentences of one word, 39%"),
     ],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lingula.data.cells import clean_text
-from lingula.data.sections import sections, split_report
+from lingula.data.sections import BELOW, sections, split_report
 from lingula.data.sentences import report_sentences
 
 PIECES = (
@@ -447,6 +447,63 @@ def test_reports_and_their_sentences(report: str) -> None:
     assert report_sentences(split.body) == CASES[report]
     if report.isascii():
         assert not any(sentence in split.body for _, text in split.dropped for sentence in text.split("\n") if sentence)
+
+
+# Text below an indication: what is read, and what is dropped under a name of its own, never as if it were meant.
+BELOW_OTHERS: dict[str, tuple[list[str], list[str]]] = {
+    "Klinik: Husten.\n\nHerz normal. Kein Erguss. Keine Stauung.": (
+        ["herz normal.", "kein erguss.", "keine stauung."],
+        [],
+    ),
+    "HISTORY: Cough.\n\nLungs clear. Heart normal. No effusion.": (
+        ["lungs clear.", "heart normal.", "no effusion."],
+        [],
+    ),
+    "COMPARISON: None\n\nA single view shows a PICC with tip in the SVC.": (
+        ["a single view shows a picc with tip in the svc."],
+        [],
+    ),
+    "Indication: dyspnée\nPas d'épanchement. Silhouette cardiaque normale.": (
+        ["pas d'épanchement.", "silhouette cardiaque normale."],
+        [],
+    ),
+    "Indicatie: hoesten\nGeen pleuravocht. Hart normaal.": (["geen pleuravocht.", "hart normaal."], []),
+    "检查目的：咳嗽\n双肺清晰。心影不大。": (["双肺清晰。", "心影不大。"], []),
+    "HISTORY: Cough.\nThe heart is normal. The lungs are clear.": (
+        ["the heart is normal.", "the lungs are clear."],
+        [],
+    ),
+    "DATE: 3/4/2020\n\nThe heart is normal.": (["the heart is normal."], []),
+    "PATIENT: John Doe\nThe heart is normal. The lungs are clear.": (
+        ["the heart is normal.", "the lungs are clear."],
+        [],
+    ),
+    "COMPARISON: NONE. THE HEART IS NORMAL. THE LUNGS ARE CLEAR.": (
+        ["the heart is normal.", "the lungs are clear."],
+        [],
+    ),
+    "HISTORY: COUGH. THE HEART IS NORMAL. THE LUNGS ARE CLEAR.": ([], ["THE HEART IS NORMAL. THE LUNGS ARE CLEAR."]),
+    "HISTORY: Cough.\nHeart failure for years. Lung cancer.": ([], ["Heart failure for years. Lung cancer."]),
+    "HISTORY: Cough.\n\nSeen by Dr. X.": ([], ["Seen by Dr. X."]),
+    "HISTORY: Cough.\n\nEvaluate for edema.": ([], ["Evaluate for edema."]),
+    "COMPARISON: None\n\nTWO VIEWS OF THE CHEST.": ([], ["TWO VIEWS OF THE CHEST."]),
+    # of the indication
+    "HISTORY: Cough.\nEvaluate for edema.": ([], []),
+    "HISTORY: Cough. Fever for days.": ([], []),
+    "INDICATION: A woman of fifty years with shortness of breath and\nHodgkin lymphoma. Cough is new. Fever.": (
+        [],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("between", ["\n", "\n\n"])
+@pytest.mark.parametrize("report", BELOW_OTHERS)
+def test_text_below_an_indication(report: str, between: str) -> None:
+    read, dropped = BELOW_OTHERS[report]
+    split = split_report(f"{report}{between}IMPRESSION: No disease.")
+    assert report_sentences(split.body) == [*read, "no disease."]
+    assert [text for name, text in split.dropped if name == BELOW] == dropped
 
 
 # Headings of what others suspected, or saw elsewhere; what each is counted as.

@@ -24,10 +24,13 @@ BY_DESIGN = (  # sections that do not, and are left out on purpose
     *("indication", "history", "comparison", "technique", "examination", "recommendation", "notification"),
     *("addendum", "wet read", "administration"),
 )
-WORDS = ("image", "qualifier", "modality", "clinical", "prior", "before findings")  # no sections, but words of headings
+WORDS = (  # no sections, but words of headings, and of what stands under them
+    *("image", "qualifier", "modality", "clinical", "prior", "before findings", "sign", "statement"),
+)
 
 _FORGIVING = 8  # letters of a spelling from which on one slip is forgiven: "funding" is no finding
 _REMEMBERED = 1 << 14  # headings whose section is not looked for twice
+_SHORTEST = 3  # letters; shorter names of parts of the chest ("os") do not tell a sentence
 _MOST_BEFORE = 3  # unknown words before the name of a section: "RESIDENT WET READ"
 _JOINING = {"&", "and", "und", "et", "y", "e", "en", "ed"}
 _NO_TITLE = {
@@ -82,6 +85,8 @@ class Headings:
                         self._words.setdefault(written, section)
                     else:
                         self._section[written] = "" if section == "banner" else section
+        parts = {name for name, section in self._section.items() if section == "anatomy" and len(name) > _SHORTEST}
+        self._signs = parts | self._other_words["sign"]
         self._nouns = {
             fold(name) for file in spellings for languages in file.values() for name in languages.get("de", ())
         }  # German has a capital on every noun
@@ -162,6 +167,19 @@ class Headings:
     def before_findings(self, written: str) -> bool:
         """Whether an impression's name is that of a suspicion where it stands before the findings: ``DIAGNOSIS``."""
         return fold(written) in self._other_words["before findings"]
+
+    def states(self, sentence: str) -> bool:
+        """Whether a sentence states something of the chest: "the heart is normal", and not "heart failure".
+
+        Example:
+            >>> [Headings.read().states(text) for text in ("Kein Erguss.", "心影不大。", "Heart failure for years.")]
+            [True, True, False]
+        """
+        words = set(fold(sentence).split())
+        return all(
+            words & known or any(word in sentence for word in known if not word.isascii())
+            for known in (self._signs, self._other_words["statement"])
+        )
 
     def _endings(self, words: list[str]) -> Iterator[list[str]]:
         """The sections that the words name without the first one, two or three."""

@@ -17,7 +17,7 @@ from unicodedata import east_asian_width
 from lingula.data.cells import clean_text
 from lingula.data.headings import BY_DESIGN, KEPT, Headings
 from lingula.data.languages import guess_language
-from lingula.data.sections import NO_HEADING, Split, split_report
+from lingula.data.sections import BELOW, NO_HEADING, Split, split_report
 from lingula.data.sentences import MIN_TOKENS, count_tokens, least_tokens, split_sentences
 from lingula.data.tokens import MAX_TOKENS
 
@@ -266,7 +266,7 @@ def _called(name: str) -> str:
         return f"{name} (by design)"
     if name in (NO_HEADING, "other headings"):
         return f"text under {name}"
-    if name in (ONE_WORD, UNFINISHED, TAIL):
+    if name in (ONE_WORD, UNFINISHED, TAIL, BELOW):
         return name
     if name in KEPT:  # beside findings, or in a history
         return "title of an image" if name == "image" else f"{name} in a history"

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from lingula.data.headings import Headings
-from lingula.data.sentences import MIN_TOKENS, count_tokens, split_sentences
+from lingula.data.sentences import count_tokens, split_sentences
 
 NO_HEADING = "no heading"
+BELOW = "text below an indication"
 _LONGEST = 80  # characters of a heading
 _WINDOW = 200  # characters before a colon, or of a line, in which a heading is looked for
 _COLON = re.compile(r"(?<!\d)[:：﹕]|(?<=\d)[:：﹕](?!\d)")  # not that of a time
@@ -34,11 +35,27 @@ _BARE = re.compile(  # a name in capitals with a dash, a full stop or nothing in
 _MAYBE = re.compile(r"^[ \t]*([^\W\d_][\w'’-]{2,24}(?: [\w'’-]{2,24}){0,2}) ?[:：](?=\s)", re.MULTILINE)
 _RULE = re.compile(r"^[ \t]*(?:_{8,}|[=*~#]{3,}|-{3,}|`{3}\w*)[ \t]*$", re.MULTILINE)  # de-identification leaves ___
 _IN_CAPITALS = (3, 62)  # characters of a heading that is known by nothing but its capitals
+_LEAST = 2  # tokens of a sentence
 _SHORT = 6  # letters; inside a line, shorter names want a capital
 _MAIN = ("findings", "impression", "comparison", "indication", "technique", "recommendation")
 _READING: tuple[str, ...] = ("findings", "image", "report", "anatomy")  # the first that has text is the reading
 _NEVER_ALONE = ("anatomy", "administration")  # as a line without a colon: "heart" may be the end of a sentence
-_BEFORE_FINDINGS = ("indication", "history", "comparison", "technique", "examination")
+_BEFORE_FINDINGS = (
+    "indication",
+    "history",
+    "comparison",
+    "technique",
+    "examination",
+    "administration",
+    "recommendation",
+)
+_OF_PATIENT = ("indication", "history")  # what patients have may stand there in sentences
+_ASKS = re.compile(
+    r"[?？]|^\W*(?:please|eval\w*|assess|rule out|r/o|query|check|confirm|known|status post|s/p)\b", re.I
+)
+_SIGNED = re.compile(
+    r"\b(?:seen|read|signed|dictated|reported|reviewed|approved|verified|discussed) (?:by|with)\b", re.I
+)
 _ASIDE = ("wet read", "addendum")  # headings in these that we do not know are theirs
 _NOT_AFTER = {"the", "no", "acute", "these", "this", "following", "incidental", "other", "new", "my", "our", "abnormal"}
 _NOT_AFTER |= {"significant", "additional", "similar", "above", "of", "for", "in", "with", "and", "or", "a", "an"}
@@ -155,16 +172,17 @@ def split_report(report: str, titled_only: bool = False, headings: Headings | No
         wanted.append("impression")
     if wanted and all(_is_soft(part) for part, place in zip(found, places, strict=True) if place in wanted):
         wanted.insert(0, "")
-    last, giver = "", found[-1]  # paragraphs that stand under a heading without being of it
+    giver, last, below = found[-1], "", ""  # under a heading, text that is not of it, and is read or is not
     if not wanted and not titled_only:
         last = _last_paragraphs(giver) or (giver.text if giver.gap and giver.section != "" else "")
+        if not last:
+            last, below = _below(giver, found, known)
         wanted = [] if last else [""] if "" in there else ["other"]
     elif wanted == ["impression"]:
         giver = found[places.index("impression") - 1]
-        last = _last_paragraphs(giver) if giver.section in _BEFORE_FINDINGS else ""
-        last = last if _is_narrative(last) else ""
-        bare = "\n".join(part.text for part, place in zip(found, places, strict=True) if place == "")
-        if not last and _is_narrative(bare):
+        last, below = _below(giver, found, known)
+        bare = "\n\n".join(part.text for part, place in zip(found, places, strict=True) if place == "")
+        if not last and len(_narrative(bare, known)) > 1:
             wanted.insert(0, "")
     split = Split(rules=rules, unknown=unknown)
     kept: dict[str, list[str]] = {place: [] for place in wanted}
@@ -177,12 +195,14 @@ def split_report(report: str, titled_only: bool = False, headings: Headings | No
             kept[place].append(part.whole if subject else part.text)
             if subject:
                 continue
-        if last and part is giver:
-            dropped = part.text[: len(part.text) - len(last)].strip()
+        if part is giver and (last or (below and dropped)):
+            dropped = part.text[: len(part.text) - len(last or below)].strip()
         if part.heading:
             split.headings.append(part.heading)
         if dropped:
             split.dropped.append((part.name or NO_HEADING, dropped))
+        if part is giver and below and place not in kept:
+            split.dropped.append((BELOW, below))
     split.body = "\n\n".join([last] * bool(last) + [text for place in wanted for text in kept[place]])
     return split
 
@@ -244,12 +264,50 @@ def _place_below(part: Part, current: str) -> str:
     return part.section or "other"
 
 
-def _is_narrative(text: str) -> bool:
-    """Whether a text is more than a title, two sentences or more, and has nothing that may be a heading."""
-    if _MAYBE.search(text):
-        return False
-    sentences = [sentence for sentence in split_sentences(text) if count_tokens(sentence) >= MIN_TOKENS]
-    return len(sentences) > 1 and sentences[0][-1] in ".。！।"
+def _narrative(text: str, headings: Headings) -> list[str]:
+    """The sentences of a text that is no title, no signature, no question, and has nothing that may be a heading."""
+    sentences = [sentence for sentence in split_sentences(text) if count_tokens(sentence) >= _LEAST]
+    if not sentences or _MAYBE.search(text) or sentences[0][-1] not in ".。！।":
+        return []
+    other = _SIGNED.search(sentences[0]) or _ASKS.search(sentences[0]) or headings.section(sentences[0]) is not None
+    return [] if other else sentences
+
+
+def _below(part: Part, found: list[Part], headings: Headings) -> tuple[str, str]:
+    """Text below an indication or its like that is not of it: what is read, and what is not; one of them is empty.
+
+    A paragraph of its own is read if it has a finished sentence; a line of its own, if it has two and they state
+    something of the chest. On the same line every sentence must, and none is read where it may be the patient's story.
+    """
+    if part.section not in _BEFORE_FINDINGS:
+        return "", ""
+    text = _last_paragraphs(part)
+    if text:
+        return (text, "") if _narrative(text, headings) else ("", text)
+    text = _last_lines(part, found)
+    sentences = _narrative(text, headings)
+    if text:
+        stated = len(sentences) > 1 and headings.states(sentences[0]) and not any(map(_ASKS.search, sentences))
+        return (text, "") if stated else ("", "" if _ASKS.search(text) else text)
+    stop = _STOP.search(part.text)
+    text = part.text[stop.end() :] if stop else ""
+    sentences = _narrative(text, headings)
+    if len(sentences) > 1 and all(map(headings.states, sentences)):
+        return ("", text) if part.section in _OF_PATIENT else (text, "")
+    return "", ""
+
+
+def _last_lines(part: Part, found: list[Part]) -> str:
+    """Under a heading, the lines after a line break that no margin made; they begin as a sentence does."""
+    lines = f"{part.heading} {part.text}".split("\n")
+    margin = max(len(line) for each in found for line in f"{each.heading} {each.text}".split("\n"))
+    for place in range(1, len(lines)):
+        line = lines[place].strip()
+        word = line.split(" ")[0] if line[:1] < "\u2e80" else line[:1]  # Chinese lines break anywhere
+        fits = len(lines[place - 1].rstrip()) + 1 + len(word) <= margin
+        if line and fits and line[0].isalpha() and not line[0].islower() and part.heading not in line:
+            return "\n".join(lines[place:]).strip()
+    return ""
 
 
 def _last_paragraphs(part: Part) -> str:
