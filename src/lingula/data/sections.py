@@ -56,6 +56,7 @@ _ASKS = re.compile(
 _SIGNED = re.compile(
     r"\b(?:seen|read|signed|dictated|reported|reviewed|approved|verified|discussed) (?:by|with)\b", re.I
 )
+_BOUNDED = (*_BEFORE_FINDINGS, "notification")  # may be lines of the findings; an addendum is not
 _ASIDE = ("wet read", "addendum")  # headings in these that we do not know are theirs
 _NOT_AFTER = {"the", "no", "acute", "these", "this", "following", "incidental", "other", "new", "my", "our", "abnormal"}
 _NOT_AFTER |= {"significant", "additional", "similar", "above", "of", "for", "in", "with", "and", "or", "a", "an"}
@@ -330,7 +331,7 @@ def parts(report: str, headings: Headings) -> tuple[list[Part], list[str]]:
     report = _RULE.sub("", report)
     found = [Found("", "", 0, 0), *_headings(report, headings)]
     ends = [heading.start for heading in found[1:]] + [len(report)]
-    pieces = []
+    pieces, apart, alone = [], [], []
     for heading, end in zip(found, ends, strict=True):
         under = report[heading.end : end]
         text = under.strip()
@@ -338,7 +339,70 @@ def parts(report: str, headings: Headings) -> tuple[list[Part], list[str]]:
             text = text.replace("**", "")
         gap = "\n\n" in re.sub(r"[ \t]", "", under[: len(under) - len(under.lstrip())])
         pieces.append(Part(heading.section, heading.written, report[heading.start : heading.end].strip(), text, gap))
-    return pieces, rules
+        apart.append("\n\n" in re.sub(r"[ \t]", "", report[: heading.start])[-2:])
+        alone.append(under.lstrip(" \t").startswith("\n"))
+    return list(_bounded(pieces, apart, alone, headings)), rules
+
+
+def _bounded(pieces: list[Part], apart: list[bool], alone: list[bool], headings: Headings) -> Iterator[Part]:
+    """The parts, with findings and an impression that go on below a heading which is only a line or an item of theirs.
+
+    Such a heading is an item of a numbered list, or not in capitals and no section of its own: that stands apart, and
+    the report writes its findings likewise.
+
+    Args:
+        pieces: the parts, each up to the next heading.
+        apart: whether an empty line is before each.
+        alone: whether each heading has its line for itself.
+        headings: those that are known.
+    """
+    outer: Part | None = None
+    text = ""  # under it so far
+    before = ""
+    for place, part in enumerate(pieces):
+        if part.section in ("findings", "impression"):
+            outer, text = part, ""
+        elif part.section == "image" and part.written.isupper() and outer and outer.section == "impression":
+            outer = None
+        elif part.section not in (None, "anatomy", "image"):
+            number = re.match(r"\(?(\d{1,2})[.)]", part.heading) or re.search(r"(?<!\S)(\d{1,2})[.)]$", before)
+            small = any(letter.islower() for letter in part.written)
+            proper = apart[place] and text and outer and not outer.written.isupper() and not number
+            if outer is None or part.section not in _BOUNDED or proper or not (small or number):
+                outer = None
+            elif part.section == "administration" and small and re.match(r"[a-zß-öø-ÿ]\w*(?: [\w-]+){2}", part.text):
+                part = Part(outer.section, "", "", part.whole)  # "Age: indeterminate fracture."
+            else:
+                end = _end_of_item(part.text, int(number[1]), small) if number else None
+                if not number:
+                    end = _end_of_line(part.text, alone[place], headings)
+                yield replace(part, text=part.text[:end].strip())
+                rest = part.text[end:].strip() if end is not None else ""
+                part = Part(outer.section, "", "", rest)
+                if not rest:
+                    continue
+        yield part
+        before, text = part.text, text + part.text
+
+
+def _end_of_item(text: str, number: int, small: bool) -> int | None:
+    """Where an item of a numbered list ends: before the next number, or else at an empty line; in capitals, nowhere."""
+    end = re.search(rf"(?<!\S)\(?{number + 1}[.)](?=\s)|(?<=\n)[ \t]*\(?\d{{1,2}}[.)]", text)
+    end = end or (re.search(r"\n[ \t]*\n", text) if small else None)
+    return end.start() if end else None
+
+
+def _end_of_line(text: str, alone: bool, headings: Headings) -> int:
+    """Where what a heading has on its line ends, or the paragraph below a heading that has its line for itself.
+
+    A sentence goes on where its line has no stop and the next one begins with a small letter.
+    """
+    line = re.search(r"\n[ \t]*\n" if alone else r"(?<=[.!?:;])[ \t]*\n|\n(?![ \t]*[a-zß-öø-ÿ])", text)
+    end = line.start() if line else len(text)
+    for name in re.finditer(r"[.;!?][ \t]+(?=([^\W\d_][\w ]{2,30}):)", text[:end]):  # "Plan: none. Heart: normal."
+        if headings.exact(name[1]) == "anatomy":
+            return name.end()
+    return end
 
 
 def _headings(report: str, headings: Headings) -> Iterator[Found]:
