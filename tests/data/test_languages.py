@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from lingula.data.languages import NAMES, UNKNOWN, abbreviations, guess_language
+from lingula.data.languages import NAMES, UNKNOWN, abbreviations, guess_language, is_own_abbreviation
+from lingula.data.sentences import split_sentences
 
 SENTENCES = {
     "English": """The cardiomediastinal contours are within normal limits.
@@ -127,4 +128,53 @@ def test_abbreviations_are_no_words_of_english() -> None:
     assert {"z.b", "ca", "aprox"} <= abbreviations("leading")
     assert {"li", "re", "bds"} <= abbreviations("before_opener")
     english = {"a", "an", "at", "in", "no", "on", "so", "to", "up", "left", "right", "clear", "normal", "size", "base"}
+    # what English reports end sentences with: abbreviations and short words
+    english |= {"nl", "nml", "wnl", "nad", "sig", "pat", "str", "ex", "dir", "es", "mind", "postop", "preop"}
+    english |= {
+        "abn",
+        "ptx",
+        "chf",
+        "copd",
+        "icu",
+        "svc",
+        "ivc",
+        "rul",
+        "lul",
+        "rll",
+        "lll",
+        "cxr",
+        "ett",
+        "ngt",
+        "picc",
+    }
+    english |= {
+        "off",
+        "on",
+        "out",
+        "in",
+        "is",
+        "it",
+        "me",
+        "or",
+        "as",
+        "by",
+        "if",
+        "we",
+        "pal",
+        "sat",
+        "ok",
+        "tee",
+        "ste",
+    }
     assert not english & (abbreviations("leading") | abbreviations("trailing") | abbreviations("before_opener"))
+    assert {"nl", "sig", "postop", "pat"} <= abbreviations("own")
+
+
+@pytest.mark.parametrize("word", sorted(abbreviations("own")))
+def test_abbreviations_that_mean_something_else_elsewhere_hold_in_their_own_language_alone(word: str) -> None:
+    own = [language for language in NAMES.values() if is_own_abbreviation(word, " ".join(samples(language)))]
+    assert own
+    assert "English" not in own
+    assert not is_own_abbreviation(word, "Xyz.")
+    ends = [f"The heart is not {word}.", "Lungs are clear."]
+    assert len(word) == 1 or split_sentences(" ".join(ends)) == ends  # a single letter may be an initial

@@ -117,7 +117,31 @@ SENTENCES: dict[str, list[str]] = {
         "Nódulo de aprox. 5 mm.",
         "Sin cambios.",
     ],
+    "Z.n. Sternotomie. Z. n. Fraktur. Zn. Insult.": ["Z.n. Sternotomie.", "Z. n. Fraktur.", "Zn. Insult."],
+    "Zustand n. OP. St. n. Fraktur.": ["Zustand n. OP.", "St. n. Fraktur."],
+    "Voraufnahme v. 3.4.2020. Stauung II. Grades.": ["Voraufnahme v. 3.4.2020.", "Stauung II. Grades."],
+    "Stauung 2. Grades, a.e. postop. Genese.": ["Stauung 2. Grades, a.e. postop. Genese."],
+    "Das Herz ist postop. Normal groß.": ["Das Herz ist postop. Normal groß."],
+    # the same letters in English
+    "Heart size nl. Lungs are clear.": ["Heart size nl.", "Lungs are clear."],
+    "Change is not sig. Heart ok.": ["Change is not sig.", "Heart ok."],
+    "No PTX per pat. Stable.": ["No PTX per pat.", "Stable."],
+    "Stable postop. Keep in mind. Tube of 14 Fr. The end.": [
+        "Stable postop.",
+        "Keep in mind.",
+        "Tube of 14 Fr.",
+        "The end.",
+    ],
+    # figures that are no marks of a list
+    "Lesion in seg. 6. No change.": ["Lesion in seg. 6.", "No change."],
+    "BI-RADS cat. 2. Clear.": ["BI-RADS cat. 2.", "Clear."],
+    "Seen on Jan. 5. The heart is large.": ["Seen on Jan. 5.", "The heart is large."],
+    "1. Seen on January 2. The heart is large. 2. Done.": ["Seen on January 2.", "The heart is large.", "Done."],
+    "PA and lat. 2. Heart large.": ["PA and lat.", "Heart large."],
     # other scripts
+    "1.两肺清晰;2.心影不大;3.未见积液": ["两肺清晰;", "心影不大;", "未见积液"],
+    "１．两肺清晰．２．心影不大．３．未见积液": ["两肺清晰．", "心影不大．", "未见积液"],
+    "１．两肺清晰；２．心影不大；３．心胸比０．５２．": ["两肺清晰；", "心影不大；", "心胸比０．５２．"],
     "双肺纹理清晰。心影大小正常。未见胸腔积液。": ["双肺纹理清晰。", "心影大小正常。", "未见胸腔积液。"],
     "双肺未见异常。": ["双肺未见异常。"],
     "1、双肺纹理增多；2、心影增大。3.主动脉硬化": ["双肺纹理增多；", "心影增大。", "主动脉硬化"],
@@ -142,7 +166,7 @@ def test_sentences(text: str) -> None:
 PIECES = (
     "No effusion. heart Heart normal Dr. vs. e.g. 1. 2. 3) (4) 1.5 cm. cm XXXX ___ [**2115-4-5**] No. 5 12. a.m. ? ! . "
     "- • J. B. (see above.) \n \n\n \r\n rib Impression: \t lungs.The 1.No "
-    "z. B. der 3. Erguss. 双肺。心影 1、双 ① । ¿No?"
+    "z. B. der 3. Erguss. 双肺。心影 1、双 ① । ¿No? ;2.两 ．２．心 seg. Jan. nl. II. Grades Z.n. Fr."
 )
 TEXTS = st.lists(st.sampled_from(PIECES.split(" ")), max_size=25).map(" ".join) | st.text(max_size=80)
 MARK = re.compile(r"\d{1,2}")

@@ -87,10 +87,23 @@ def abbreviations(kind: str) -> frozenset[str]:
     """The abbreviations of all languages but English, whose own stand with the rules of its sentences.
 
     Args:
-        kind: ``leading``, ``trailing``, ``before_opener``, ``openers`` or ``before_ordinal``, as ``languages.yaml``
-            explains.
+        kind: ``leading``, ``own``, ``trailing``, ``before_opener``, ``openers``, ``before_ordinal`` or
+            ``after_ordinal``, as ``languages.yaml`` explains.
     """
     return frozenset(word for entries in _data().values() for word in entries.get(kind, ()))
+
+
+def is_own_abbreviation(word: str, text: str) -> bool:
+    """Whether a word, in lower case, is an abbreviation of the kind ``own`` in the language that a text is in.
+
+    Example:
+        >>> [is_own_abbreviation("nl", text) for text in ("Heart size is nl. No change.", "Het hart is nl. groot.")]
+        [False, True]
+    """
+    if word not in abbreviations("own"):
+        return False
+    language = guess_language(text)
+    return any(NAMES.get(code) == language and word in entries.get("own", ()) for code, entries in _data().items())
 
 
 def load_words(text: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from lingula.data.languages import abbreviations
+from lingula.data.languages import abbreviations, is_own_abbreviation
 
 MIN_TOKENS = 3  # fewer is no report
 
@@ -18,13 +18,14 @@ _LEADING = re.compile(r"drs?|mr|mrs|ms|prof|st|vs|e\.?g|i\.?e|cf|viz|approx|figs
 # Followed by a small letter or a figure, not the end of a sentence; followed by a capital, its end.
 _TRAILING = re.compile(
     r"[cm]?m|in|ft|ml|cc|[mk]g|h|hrs?|mins?|secs?|yrs?|wks?|mos?|[ap]m|(?:[a-z]\.)+[a-z]|etc|ca|incl|esp|resp|ext|int|max|"
-    r"temp|[hdrt]x|pts?|lat|ant|post|bilat|rt|lt|sup|inf|neg|pos|med|wt|ht|dept|ref|vol|assoc|[js]r|"
+    r"temp|[hdrt]x|pts?|lat|ant|post|bilat|rt|lt|sup|inf|neg|pos|med|wt|ht|dept|ref|vol|assoc|[js]r|segs?|cat|"
     r"jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec"
 )
 # What a number or a single letter after it belongs to: "rib 2.", "hepatitis B."
 _COUNTED = re.compile(
     r"ribs?|grade|stage|type|levels?|numbers?|nos?|segment|lead|images?|series|views?|vertebra|zone|class|group|hepatitis|"
-    r"vitamin|influenza|to|and|or|of|by|than|at|x|approximately|about|measur(?:es|ing)"
+    r"segs?|cat|category|jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|june?|july?|aug(?:ust)?|sept?(?:ember)?|"
+    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?|vitamin|influenza|to|and|or|of|by|than|at|x|approximately|about|measur(?:es|ing)"
 )
 _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Chinese and Japanese: no spaces between words
 _THAI = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer: none either, and letters are many
@@ -37,7 +38,9 @@ _CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳"
 _BULLETS = "-*•–—·▪●○■‣\uf0b7\uf0a7" + _CIRCLED
 _TOKEN = re.compile(r"\[\*\*.*?\*\*\]\S*|\S+", re.DOTALL)
 _MARK = re.compile(r"[(（]?(\d{1,2})[.)）、．],?")
-_GLUED_MARK = re.compile(rf"(?<!\S)([(（]?\d{{1,2}}[.)）、．])(?=[A-Za-z]{{2}}|[{_HAN}])")
+_GLUED_MARK = re.compile(
+    rf"(?:(?<!\S)|(?<=[;；。])|(?<=[^\d．]．))([(（]?\d{{1,2}}[.)）、．])(?=[A-Za-z]{{2}}|[{_HAN}])"
+)
 _GLUED_STOP = re.compile(r"(?<=[a-zß-öø-ÿœ]{2}\.)(?=[A-ZÀ-ÖØ-ÞŒ][a-zß-öø-ÿœ])")
 _GLUED_HAN = re.compile(  # a stop that needs no space after it
     rf"(?<=[{_ALWAYS}])(?=[^\s{_ALWAYS}{re.escape(_CLOSING)}])|(?<=[{_ALWAYS}][{re.escape(_CLOSING)}])(?=\S)"
@@ -47,6 +50,8 @@ _GLUED_CIRCLE = re.compile(rf"[ \t]*([{_CIRCLED}])[ \t]*")
 _INITIAL = re.compile(r"[(\"']?[A-Z]\.,?")
 _HIDDEN = re.compile(r"[Xx]{3,}|_+|\[\*\*")  # what de-identification leaves
 _DAY = re.compile(r"\d{1,2}\.\d{1,2}\.")  # of a month, as Germans write it
+_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.")
+_ORDINAL = re.compile(r"\d{1,2}|[IVX]{1,4}")
 _HAN_LETTER = re.compile(f"[{_HAN}]")
 _THAI_LETTER = re.compile(f"[{_THAI}]")
 _COUNTABLE = re.compile(rf"[{_HAN}]|[{_THAI}]+|(?:(?![{_HAN}{_THAI}])[\w{_INDIC}])+")
@@ -68,13 +73,15 @@ def split_sentences(text: str) -> list[str]:
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.isascii():
-        text = _GLUED_CIRCLE.sub(r"\n\1 ", _GLUED_HAN.sub(" ", text))
-    text = _GLUED_STOP.sub(" ", _GLUED_MARK.sub(r"\1 ", text))
+        text = _GLUED_HAN.sub(" ", _GLUED_MARK.sub(r" \1 ", text))
+        text = _GLUED_CIRCLE.sub(r"\n\1 ", text)
+    text = _GLUED_STOP.sub(" ", _GLUED_MARK.sub(r" \1 ", text))
     tokens = list(_TOKEN.finditer(text))
     words = [" ".join(token.group().split()) for token in tokens] + [""]
     sentences: list[str] = []
     current: list[str] = []
-    listed = "2" in text and any(word.strip("().,") == "2" and _MARK.fullmatch(word) for word in words)
+    marks = map(_MARK.fullmatch, words) if "2" in text or "２" in text else ()
+    listed = any(mark and int(mark[1]) == 2 for mark in marks)
     expected = 1  # the next number of an enumeration
     end = 0
 
@@ -102,7 +109,7 @@ def split_sentences(text: str) -> list[str]:
             current[-1] += word
         else:
             current.append(word)
-        if word.rstrip(_CLOSING)[-1:] in _STOPS and _ends(current, following):
+        if word.rstrip(_CLOSING)[-1:] in _STOPS and _ends(current, following, text):
             close()
     close()
     return sentences
@@ -127,8 +134,11 @@ def _goes_on(number: int, expected: int, new_line: bool, listed: bool, current: 
     return new_line or current[-1].endswith((":", "：")) or (begins and (number > 1 or listed))
 
 
-def _ends(current: list[str], following: str) -> bool:
-    """Whether the last word of ``current``, which has a stop, ends a sentence; ``following`` is empty at the end."""
+def _ends(current: list[str], following: str, text: str) -> bool:
+    """Whether the last word of ``current``, which has a stop, ends a sentence; ``following`` is empty at the end.
+
+    ``text``: all of it, whose language decides over some abbreviations.
+    """
     word = current[-1].rstrip(_CLOSING)
     if not following or not word:
         return False
@@ -140,9 +150,15 @@ def _ends(current: list[str], following: str) -> bool:
     stem = word.rstrip(".．").lstrip(_OPENING)
     last = re.split(r"[-/,]", stem)[-1].lower()
     before = current[-2].lstrip(_OPENING).lower() if len(current) > 1 else ""
-    if _LEADING.fullmatch(last) or before + last in abbreviations("leading"):  # "z. B."
+    if _LEADING.fullmatch(last) or {before + last, f"{before} {last}"} & abbreviations("leading"):  # "z. B."
         return False
-    if last in abbreviations("leading") and not _TRAILING.fullmatch(last):
+    if last in abbreviations("leading") and not _TRAILING.fullmatch(last) and not before.isdigit():  # "a 14 Fr. tube"
+        return False
+    if is_own_abbreviation(last, text) or (last in abbreviations("own") and before[:-1] in abbreviations("leading")):
+        return False
+    if last == "v" and _DATE.match(following):  # "Voraufnahme v. 3.4.2020"
+        return False
+    if _ORDINAL.fullmatch(stem) and following.strip(_CLOSING + ".,;:").lower() in abbreviations("after_ordinal"):
         return False
     if last in abbreviations("before_opener"):
         return first.isupper() and following.strip(_OPENING + _CLOSING + ".,;:").lower() in abbreviations("openers")
@@ -156,7 +172,9 @@ def _ends(current: list[str], following: str) -> bool:
     if len(stem) == 1 and stem.isalpha():
         return _ends_at_letter(current, following)
     if _TRAILING.fullmatch(last) or last in abbreviations("trailing"):
-        return (first.isupper() and not _HIDDEN.match(following)) or _MARK.fullmatch(following) is not None
+        return (first.isupper() and not _HIDDEN.match(following)) or (
+            _MARK.fullmatch(following) is not None and not _COUNTED.fullmatch(last)  # "seg. 6."
+        )
     return True
 
 
