@@ -37,6 +37,10 @@ CELLS = {
     '["It\'s \\"big\\".", null, "Ok."]': 'It\'s "big".\n\nOk.',
     "['One.' 'Two.'\n 'Three.']": "One.\n\nTwo.\n\nThree.",  # NumPy
     "('One.', nan)": "One.",
+    "['It's clear.', 'ok']": "It's clear.\n\nok",  # nobody escaped the quote
+    """['It's clear.', "Patient's heart is big.", 'ok',]""": "It's clear.\n\nPatient's heart is big.\n\nok",
+    "\"['It's clear.', 'ok']\"": "It's clear.\n\nok",
+    "['It's clear, isn't it.']": "It's clear, isn't it.",
     '{"findings": ["One.", "Two."], "impression": "Three.", "indication": null}': (
         "FINDINGS:\n\nOne.\n\nTwo.\n\nIMPRESSION:\n\nThree."
     ),

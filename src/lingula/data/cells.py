@@ -31,6 +31,8 @@ _BREAKS = re.compile(r"\r\n?|[\u000b\u000c\u0085\u2028\u2029]")
 _NOTHING = re.compile(r"[\u200b\u2060\ufeff\u00ad\u0000-\u0008\u000e-\u001f]")
 _BOLD = re.compile(r"(?<![\[*])\*\*(?=[^\s\]*])([^*\n]{1,300}?)(?<=[^\s\[])\*\*(?![\]*])")
 _ADJACENT = re.compile(r"""(['"])\s+(?=['"])""")  # between the texts of a NumPy array
+_QUOTED_LIST = re.compile(r"""[\[(]\s*['"](?!\s*[,\])])(.+)['"]\s*,?\s*[\])]""", re.DOTALL)
+_BETWEEN = re.compile(r"""['"]\s*,\s*['"]""")
 _RTF = re.compile(
     r"\\([a-z]{1,32})(-?\d{1,10})?[ ]?|\\'([0-9a-fA-F]{2})|\\([^a-z])|([{}])|[\r\n]+|([^\\{}\r\n]+)", re.IGNORECASE
 )
@@ -153,7 +155,14 @@ def _of_list(cell: str) -> str:
     try:
         return "\n\n".join(_paragraphs(_parsed(text)))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return cell
+        texts = _unescaped(text)
+        return "\n\n".join(texts) if texts else cell
+
+
+def _unescaped(text: str) -> list[str]:
+    """The texts of a list whose quotes nobody escaped: ``['It's clear.', 'ok']``; empty for other text."""
+    whole = _QUOTED_LIST.fullmatch(text)
+    return [part.strip() for part in _BETWEEN.split(whole[1]) if part.strip()] if whole else []
 
 
 def _parsed(text: str) -> Any:
