@@ -229,7 +229,7 @@ def test_what_is_missing_is_named(root, tmp_path):
         list(Covid19Images(root).studies())
 
 
-def test_the_fingerprint_follows_the_files(root):
+def test_the_fingerprint_follows_the_files_and_the_rules(root, monkeypatch):
     prints = [Covid19Images(root).fingerprint(), Covid19Images(root, views=["PA"]).fingerprint()]
     (root / "annotations" / "lungVAE-masks" / "ARDSSevere_mask.png").touch()
     prints.append(Covid19Images(root).fingerprint())
@@ -241,6 +241,8 @@ def test_the_fingerprint_follows_the_files(root):
     prints.append(Covid19Images(root).fingerprint())
     assert len(set(prints)) == len(prints)
     assert Covid19Images(root).fingerprint() == prints[-1]
+    monkeypatch.setattr("lingula.data.reports.RULES", 0)
+    assert Covid19Images(root).fingerprint() not in prints
 
 
 # The compact copy -----------------------------------------------------------------------------------------------------

@@ -327,12 +327,18 @@ def test_a_byte_order_mark_and_blank_lines_and_spaces(folder: Path) -> None:
     assert [row.labels for row in rows if isinstance(row, Study)] == [{"x": 1}, {"x": 0}]
 
 
-def test_the_fingerprint_follows_arguments_and_content(folder: Path) -> None:
+def test_the_fingerprint_follows_arguments_content_and_rules(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = reader(folder).fingerprint()
     assert reader(folder).fingerprint() == first
     assert reader(folder, labels=["edema"]).fingerprint() != first
     (folder / "reports.csv").write_text(TABLE.replace("p3", "p4"), encoding="utf-8")
-    assert reader(folder).fingerprint() != first
+    second = reader(folder).fingerprint()
+    assert second != first
+    texts: list[dict[str, Any]] = [{"report_column": "report"}, {"section_columns": ["report"]}]
+    read = [reader(folder, **options).fingerprint() for options in texts]
+    monkeypatch.setattr("lingula.data.reports.RULES", 0)  # the same reports read by other rules
+    assert not {reader(folder, **options).fingerprint() for options in texts} & {*read}
+    assert reader(folder).fingerprint() == second  # without reports there is nothing to read
 
 
 def test_prepared(folder: Path, tmp_path: Path) -> None:

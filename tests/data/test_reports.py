@@ -162,13 +162,17 @@ def test_much_that_is_dropped_is_said(reports: list[str], option: str, words: st
     assert ("--headings" in warning) == bool(words and option)
 
 
-def test_a_file_of_headings_changes_what_is_read_and_the_fingerprint(tmp_path: Path) -> None:
+def test_a_file_of_headings_changes_what_is_read_and_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "h.yaml").write_text("impression:\n  sv: [Slutsats]\nindication:\n  sv: [Anledning]\n")
     report = "ANLEDNING: Hosta länge.\nFINDINGS: Clear lungs.\nSLUTSATS: Normal bild."
     plain, ours = ReportReader(), ReportReader(tmp_path / "h.yaml")
     assert plain.read(report).sentences == ["clear lungs.", "slutsats: normal bild."]
     assert ours.read(report).sentences == ["clear lungs.", "normal bild."]
-    assert plain.fingerprint() != ours.fingerprint()
+    prints = [plain.fingerprint(), ours.fingerprint()]
+    monkeypatch.setattr("lingula.data.reports.RULES", 0)
+    assert len({*prints, plain.fingerprint(), ours.fingerprint()}) == 4
     with pytest.raises(UserError, match="cannot read the headings"):
         ReportReader(tmp_path / "none.yaml")
 

@@ -105,13 +105,14 @@ class Covid19Images:
         return [f"each film has its own licence, NC means non-commercial: {counts}"]
 
     def fingerprint(self) -> str:
-        """A hash of the arguments, of the tables and of the names of the masks."""
+        """A hash of the arguments, the tables, the names of the masks, and the rules by which notes are read."""
         if self.compact:
             names = ["reports.csv", "labels.csv", "segmentation.csv", *map(_instances, SPLITS)]
         else:
             names = [find_file(self.root, ["metadata.csv"], WHENCE).name, LUNG_BOXES]
         files = [self.root / name for name in names if (self.root / name).is_file()]
-        return hashlib.sha256(canonical_json([fingerprint_of(self, files), self._lung_masks()]).encode()).hexdigest()
+        own = [fingerprint_of(self, files), self._lung_masks(), self.reading.fingerprint()]
+        return hashlib.sha256(canonical_json(own).encode()).hexdigest()
 
     def studies(self) -> Iterator[Study | LeftOut]:
         """Every row of the table, in its order.

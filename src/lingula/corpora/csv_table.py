@@ -150,12 +150,13 @@ class CsvTable:
         return said + self._read_as + self._unused
 
     def fingerprint(self) -> str:
-        """A hash of the arguments, of the content of the table, boxes and headings, and of the names of the masks."""
+        """A hash of the arguments, the table, boxes and headings, how reports are read, and the names of the masks."""
         from lingula.data.reader import canonical_json, fingerprint_of
 
         self._open()  # a missing table or column has a better message than a file that cannot be hashed
         own = fingerprint_of(self, files=[self.table, *filter(None, [self.boxes, self.headings])])
-        parts = [own, self._masks, self.reading.fingerprint() if self.report_column else ""]
+        texts = bool(self.report_column or self.section_columns)
+        parts = [own, self._masks, self.reading.fingerprint() if texts else ""]
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     def studies(self) -> Iterator[Study | LeftOut]:

@@ -30,6 +30,7 @@ One record, Kaggle (invented text)::
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -133,7 +134,7 @@ class Indiana:
         return [f"views unknown: the first film of each report is taken, usually the frontal one{way_out}"]
 
     def fingerprint(self) -> str:
-        """A hash of the arguments and of the reports."""
+        """A hash of the arguments, of the reports and of the rules by which they are read."""
         files = [self.root / self.layout]
         if self.layout == OPEN_I:
             files = _xml_files(self.root)
@@ -142,7 +143,8 @@ class Indiana:
         if self.projections:
             read_table(self.projections)  # a missing table has a better message than a file that cannot be hashed
             files.append(self.projections)
-        return fingerprint_of(self, files)
+        own = fingerprint_of(self, files)
+        return hashlib.sha256(f"{own} {self.reading.fingerprint()}".encode()).hexdigest()
 
     def studies(self) -> Iterator[Study | LeftOut]:
         """Every film of every report.

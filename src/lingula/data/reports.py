@@ -21,6 +21,7 @@ from lingula.data.sections import BELOW, NO_HEADING, Split, split_report
 from lingula.data.sentences import MIN_TOKENS, count_tokens, least_tokens, split_sentences
 from lingula.data.tokens import MAX_TOKENS
 
+RULES = 1  # number of the rules by which reports are read; counts up where a report may come out otherwise
 ONE_WORD = "sentences of one word"
 UNFINISHED = "sentences without a full stop"
 TAIL = "text after the reading"
@@ -182,8 +183,8 @@ class ReportReader:
         self.tally = Tally()
 
     def fingerprint(self) -> str:
-        """Equal where reports are taken apart alike."""
-        return self.headings.fingerprint()
+        """Equal where reports are read alike: the same headings, and the same :data:`RULES`."""
+        return f"{self.headings.fingerprint()}-v{RULES}"
 
     def read(
         self, cell: str, titled_only: bool = False, finished_only: bool = False, tail: str = "", count: bool = True
