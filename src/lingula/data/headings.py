@@ -1,7 +1,7 @@
 """Headings of reports: which spelling names which section, in eight languages and those that a user adds. Floor 2.
 
 The spellings are data, in ``headings.yaml``; what a heading may have around its spelling is a rule, and stands here.
-Where headings are found in a report: :mod:`lingula.data.sections`.
+Where headings are found in a report: :mod:`lingula.data.parts`.
 """
 
 from __future__ import annotations
