@@ -54,7 +54,11 @@ SMALL: dict[str, list[str]] = {
         "lungs are clear.",
         "heart is normal.",
     ],
-    # a section of its own, to the next heading
+    # a section of its own, to the next heading or the end
+    "Findings:\nLungs are clear.\nImpression:\n1. No disease.\nSigned by: Dr. X\nTranscribed 3/4/2020 by Y.": [
+        "lungs are clear.",
+        "no disease.",
+    ],
     "Findings: Clear lungs.\n\nComparison: Last week.\nA large effusion.\n\nAnd edema.\n\nImpression: Better now.": [
         "clear lungs.",
         "better now.",

@@ -123,10 +123,13 @@ def _bounded(pieces: list[Part], apart: list[bool], alone: list[bool], headings:
             number = re.match(r"\(?(\d{1,2})[.)]", part.heading) or re.search(r"(?<!\S)(\d{1,2})[.)]$", before)
             small = any(letter.islower() for letter in part.written)
             proper = apart[place] and text and outer and not outer.written.isupper() and not number
+            administrative = part.section == "administration" and not number
             if outer is None or part.section not in _BOUNDED or proper or not (small or number):
                 outer = None
-            elif part.section == "administration" and small and re.match(r"[a-zß-öø-ÿ]\w*(?: [\w-]+){2}", part.text):
+            elif administrative and small and re.match(r"[a-zß-öø-ÿ]\w*(?: [\w-]+){2}", part.text):
                 part = Part(outer.section, "", "", part.whole)  # "Age: indeterminate fracture."
+            elif administrative and outer.section == "impression":
+                outer = None  # who signed, and when
             else:
                 end = _end_of_item(part.text, int(number[1]), small) if number else None
                 if not number:
