@@ -169,7 +169,9 @@ def _published(config: Any, weights: str | Path) -> Any:
         logging.set_verbosity(level)
     wanted = [key for key in model.state_dict() if not key.startswith("pooler.")]  # that is made, and left out again
     missing = [key for key in wanted if key in found["missing_keys"]]
-    unknown = sorted(key for key in found["unexpected_keys"] if not key.startswith(HEADS))
+    unknown = sorted(
+        key for key in found["unexpected_keys"] if not key.startswith(HEADS) and not key.endswith(".position_ids")
+    )
     reshaped = sorted(found["mismatched_keys"])
     if missing or unknown or reshaped:
         why = misfit(missing, unknown, reshaped, len(wanted))
