@@ -151,6 +151,12 @@ def read_run(run: Path) -> dict[str, Any]:
     """
     path = Path(run) / "run.json"
     if not path.is_file():
-        raise UserError(f'no run at {run} (it holds no run.json); train one with "lingula pretrain --out {run}"')
+        if (Path(run) / "corpus.json").is_file():
+            raise UserError(
+                f"{run} is a prepared corpus, not a run; train one on it with lingula pretrain --corpus {run}"
+            )
+        raise UserError(
+            f"no run at {run} (it holds no run.json); train one with lingula pretrain --corpus FOLDER --out {run}"
+        )
     made: dict[str, Any] = json.loads(path.read_text())
     return made

@@ -119,7 +119,11 @@ def build(
 
 
 def _say_what_is_random(fabric: Any, plan: Recipe, take_image: Path | bool, take_text: str | None, config: Any) -> None:
-    """A recipe that starts from published weights may name an encoder that has none: that is said."""
+    """Encoders without published weights in a recipe that starts from such, and weights that a recipe does not take."""
+    if not plan.pretrained and config is not None and plan.text_encoder != SMALL_BERT:
+        fabric.print(
+            f"note: '{plan.text_encoder}' starts from random weights; --pretrained true takes its own", file=sys.stderr
+        )
     image = [] if take_image else [plan.image_encoder]
     text = [] if take_text or config is None else [plan.text_encoder]
     if plan.pretrained and image + text:

@@ -136,9 +136,9 @@ def pretrain(
     counts = {"accumulate": accumulate, "vocabulary": settings.vocabulary}
     counts |= {name: launch[name] for name in ("devices", "nodes", "log_every", "checkpoint_every")}
     check(settings.method, plan, counts, settings.seed, launch["accelerator"])
+    opened = open_corpus(settings.corpus) if before is None else corpus_of(out, before, settings.corpus)
     if state is None:
         check_published_weights(settings.method, plan)
-    opened = open_corpus(settings.corpus) if before is None else corpus_of(out, before, settings.corpus)
     fast = launch["compile"] or launch["cuda_graphs"]
     if launch["fsdp"]:
         check_fsdp(settings.processes, settings.precision, fast)
@@ -166,6 +166,8 @@ def pretrain(
         check_studies(out, before, loaders["train"].studies)
         say_changes(fabric, out, before, plan, changes, state and state[0], lengths, steps_per_epoch)
     if before is None or state is None:
+        if before is not None and fabric.is_global_zero:
+            print(f"note: {out} was stopped before its first checkpoint, and begins again", file=sys.stderr)
         begin(fabric, out, made, config)
     else:
         finished = state[0].total == sum(lengths)
@@ -177,6 +179,8 @@ def pretrain(
             fabric.print(f"{out}: already trained {sum(lengths)} steps; {how_to_lengthen(plan, state[0])}")
             return out
         load_weights(out, model)
+        if fabric.is_global_zero and not quiet:
+            print(f"{out}: going on from step {state[0].total}", file=sys.stderr)
         if "scaler" in state[1]:
             loss_scale(fabric).load_state_dict(state[1]["scaler"])
     log = Log(fabric, out, state[0].total if state else 0, quiet)

@@ -318,7 +318,7 @@ def _load(path: Path) -> Any:
     try:
         return load_words(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
-        raise UserError(f"cannot read the headings {path}: {err}") from err
+        raise UserError(f"cannot read the headings {path}: {getattr(err, 'strerror', None) or err}") from err
 
 
 def _read(path: Path) -> dict[str, dict[str, list[str]]]:

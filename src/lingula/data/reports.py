@@ -153,14 +153,20 @@ class Tally:
         lost = sum(counts["characters"] for counts in self.dropped.values())
         if not self.characters or lost <= LOUD * self.characters:
             return ""
-        name, counts = max(self.dropped.items(), key=lambda item: (item[1]["characters"], item[0]))
-        meant = sum(self.dropped[name]["characters"] for name in self.dropped if name in BY_DESIGN)
         share = f"{lost / self.characters:.0%} of the report text was dropped"
+        others = {name: counts["characters"] for name, counts in self.dropped.items() if name not in BY_DESIGN}
+        meant = lost - sum(others.values())
         if meant:
             share += f", {meant / self.characters:.0%} by design (indication, comparison, technique and the like)"
-        share += f"; most of it is {_called(name)}, {counts['characters'] / self.characters:.0%}"
-        way_out = f"; if that says something of the image, name its heading in a file: {option}" if option else ""
-        return share + way_out
+        if not any(others.values()):
+            return share
+        name = max(others, key=lambda name: (others[name], name))
+        share += f"; most of {'the rest' if meant else 'it'} is {_called(name)}, {others[name] / self.characters:.0%}"
+        if name == ONE_WORD:
+            return f"{share}, which are never read"
+        if option and name in self.unknown:
+            return f"{share}; if that says something of the image, name its heading in a file: {option}"
+        return share
 
     def _row(self, counts: Counter[str], what: str) -> str:
         share = counts["characters"] / max(1, self.characters)

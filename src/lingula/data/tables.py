@@ -90,10 +90,10 @@ class Table:
         }
         separates = [delimiter for delimiter in NAMES if _plain(column) in pieces[delimiter]]
         if len(self.columns) == 1:
-            separates += [delimiter for delimiter in NAMES if pieces[delimiter]]
+            separates += [delimiter for delimiter in NAMES if sum(map(bool, pieces[delimiter])) > 1]
         if separates:
             return f"; is it separated by {shown(separates[0])}?"
-        return nearest(column, self.columns)
+        return nearest(column, self.columns) or ("; is its first row a title?" if len(self.columns) == 1 else "")
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> Table:

@@ -9,12 +9,13 @@ SETTINGS = ("corpus_fingerprint", "options")  # what else makes it another measu
 
 
 class Results(NamedTuple):
-    """The rows of one task: names of its columns, cells as text, and how many rows other checkpoints have."""
+    """The rows of one task: names of its columns, cells as text, how many rows other checkpoints have, and notes."""
 
     task: str
     columns: list[str]
     rows: list[list[str]]
     left_out: int
+    notes: list[str]
 
 
 def result_tables(rows: list[dict[str, Any]], checkpoint: str) -> list[Results]:
@@ -47,8 +48,15 @@ def result_tables(rows: list[dict[str, Any]], checkpoint: str) -> list[Results]:
             columns = ["", *(in_words(row.get("encoder")) for row in latest)]
             shown = [key for key in about if key != "encoder"]
             cells = [[key, *(with_interval(row, key) for row in latest)] for key in [*shown, *names]]
-        tables.append(Results(task, columns, cells, len(own) - len(current)))
+        tables.append(Results(task, columns, cells, len(own) - len(current), notes_of(latest)))
     return tables
+
+
+def notes_of(rows: list[dict[str, Any]]) -> list[str]:
+    """The labels that rows are about, and their remarks, each once."""
+    notes = {f"labels: {', '.join(map(str, labels))}": None for row in rows if (labels := row.get("labels"))}
+    notes |= dict.fromkeys(str(remark) for row in rows for remark in row.get("remarks") or ())
+    return list(notes)
 
 
 def is_end(key: str, row: dict[str, Any]) -> bool:

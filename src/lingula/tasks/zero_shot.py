@@ -32,6 +32,7 @@ from lingula.evaluation import (
     ids_of,
     patient_draws,
     split_rows,
+    undefined,
 )
 from lingula.findings import is_finding, prompts_of
 from lingula.labels import Labels
@@ -39,6 +40,7 @@ from lingula.metrics.accuracy import accuracy
 from lingula.metrics.auroc import macro_auroc
 from lingula.registry import UserError, nearest
 
+NO_WORDS = "the training reports use the words of no label"
 Prompts = dict[str, list[str]]  # {"present": sentences, "absent": sentences} of a label
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")  # no spaces in Chinese: a letter
 # Words of a prompt that name no finding: whether reports use them says nothing of the label.
@@ -100,7 +102,7 @@ class ZeroShot:
         texts = training_texts(model, corpus)
         unread = None if texts is None else never_read(texts, prompts)
         remarks = few_patients(corpus, rows) + labels.few(rows)
-        remarks += [*remarks_on_prompts(self.prompts, given, prompts), *remarks_on_words(model, unread)]
+        remarks += [*remarks_on_prompts(self.prompts, given, prompts), *remarks_on_words(model, unread, prompts)]
         sign = np.array([1 if is_finding(name, corpus.name) else -1 for name in labels.names], dtype=np.float32)
         targets, weights = labels.targets[rows], patient_draws(corpus, rows, draws)
         for _ in cells:
@@ -123,6 +125,7 @@ class ZeroShot:
                 "labels": labels.names,
                 "prompts": prompts,
                 "labels_never_read": unread,
+                **undefined(numbers, {"auroc_words_read": NO_WORDS} if unread == labels.names else {}),
                 "remarks": remarks,
                 "test_studies": len(rows),
                 "test_sha256": id_hash(ids_of(corpus, rows)),
@@ -184,7 +187,7 @@ def prompts_in(path: Path, labels: Sequence[str]) -> dict[str, Prompts]:
     try:
         written: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
-        raise UserError(f"cannot read the prompts in {path}: {err}") from err
+        raise UserError(f"cannot read the prompts in {path}: {getattr(err, 'strerror', None) or err}") from err
     if not isinstance(written, dict):
         raise UserError(f"{path} must be a table of labels and prompts, got {type(written).__name__}")
     for name in written:
@@ -258,7 +261,7 @@ def _words(text: str) -> set[str]:
     return set(_WORD.findall(text.lower()))
 
 
-def remarks_on_words(model: Encoders, unread: Sequence[str] | None) -> list[str]:
+def remarks_on_words(model: Encoders, unread: Sequence[str] | None, prompts: Mapping[str, Prompts]) -> list[str]:
     """What to say of the labels of :func:`never_read`, None where that is not known."""
     if unread is None:
         where = model.trained_on.get("folder") or "a place that is not known"
@@ -266,7 +269,10 @@ def remarks_on_words(model: Encoders, unread: Sequence[str] | None) -> list[str]
     if not unread:
         return []
     named = f"label{'s' * (len(unread) > 1)} {', '.join(unread)}"
-    return [f"the training reports never use the words of {named}; auroc_words_read is the mean over the other labels"]
+    others = "auroc_words_read is the mean over the other labels"
+    if len(unread) == len(prompts):
+        others = f"they were asked for as '{prompts[unread[0]]['present'][0]}'"
+    return [f"the training reports never use the words of {named}; {others}; --prompts FILE gives other sentences"]
 
 
 # Scores ---------------------------------------------------------------------------------------------------------------
