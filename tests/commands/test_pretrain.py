@@ -456,3 +456,16 @@ def test_studies_that_fill_no_batch_are_told_the_largest_that_they_do(tiny_corpu
         check_batch(alone, None, plan, images, 1)
     with pytest.raises(UserError, match=r"batch of 2 on each of 4 processes; 4 or more are needed$"):
         check_batch(alone, None, plan, images, 4)
+
+
+@pytest.mark.parametrize("named", ["small_bert", "models/bert"])
+def test_weights_that_a_recipe_does_not_take_are_said(named, capsys):
+    from types import SimpleNamespace
+
+    from lingula.commands._recipe import recipe_of
+    from lingula.commands._run import _say_what_is_random
+
+    plan = dataclasses.replace(recipe_of("clip", "scratch"), text_encoder=named)
+    _say_what_is_random(SimpleNamespace(print=print), plan, False, None, object())
+    note = "note: 'models/bert' starts from random weights; --pretrained true takes its own\n"
+    assert capsys.readouterr().err == ("" if named == "small_bert" else note)

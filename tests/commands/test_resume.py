@@ -137,6 +137,14 @@ def test_everything_comes_from_the_run(finished, broken, old):
     main(["pretrain", "--resume", "--out", str(broken), *arguments])
     assert same_weights(broken, finished)
     assert rates_of(broken) == rates_of(finished)
+
+
+def test_where_a_resume_goes_on_is_said(broken, tiny_corpus, tmp_path, capsys):
+    pretrain(out=broken, resume=True, accelerator="cpu")
+    assert f"{broken}: going on from step 3\n" in capsys.readouterr().err
+    (broken / "latest").unlink()
+    pretrain(out=broken, resume=True, accelerator="cpu", quiet=True)
+    assert f"note: {broken} was stopped before its first checkpoint, and begins again" in capsys.readouterr().err
     assert "continued" not in made_of(broken)
     assert ("clip", None) in evaluate(Retrieval(), broken, seeds=[0], bootstrap=10)
 

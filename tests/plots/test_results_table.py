@@ -38,3 +38,12 @@ def test_an_interval_stands_in_its_numbers_cell_and_other_options_are_another_me
 
 def test_numbers_in_words():
     assert [in_words(value) for value in (None, 200.0, 0.25, 1.0, "x", 3)] == ["–", "200", "0.250", "1.000", "x", "3"]
+
+
+def test_what_a_reader_must_be_told_stands_below_a_table_once():
+    row = {"task": "zero-shot", "encoder": "clip", "checkpoint": "a", "auroc": 0.5, "labels": ["x", "y"]}
+    rows = [{**row, "remarks": ["few patients"]}, {**row, "encoder": "random", "remarks": ["few patients", "no words"]}]
+    (table,) = result_tables(rows, "a")
+    assert table.notes == ["labels: x, y", "few patients", "no words"]
+    (table,) = result_tables([{"task": "retrieval", "encoder": "clip", "checkpoint": "a", "recall": 0.5}], "a")
+    assert table.notes == []
