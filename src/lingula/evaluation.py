@@ -26,7 +26,7 @@ import torch
 from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.data.tokens import tokenise
+from lingula.data.tokens import MAX_TOKENS, tokenise
 from lingula.metrics.bootstrap import bootstrap_weights, interval
 from lingula.registry import UserError
 
@@ -158,7 +158,7 @@ def pair_loader(model: Encoders, corpus: PreparedCorpus, rows: np.ndarray, batch
     """
     if not any(corpus.reports):
         raise UserError(f"corpus {corpus.name} has no reports")
-    tokens = tokenise(corpus.reports, model.tokenizer, min(256, model.method.text_encoder.max_tokens))
+    tokens = tokenise(corpus.reports, model.tokenizer, min(MAX_TOKENS, model.method.text_encoder.max_tokens))
     if tokens.cut_line:
         print(tokens.cut_line, file=sys.stderr)
     size = batch_size or model.batch_size

@@ -23,7 +23,7 @@ from lingula.data.loader import Batches, Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.shards import ShardedCorpus
 from lingula.data.streaming import StreamLoader
-from lingula.data.tokens import Tokens, load_tokenizer, tokenise, train_tokenizer
+from lingula.data.tokens import MAX_TOKENS, Tokens, load_tokenizer, tokenise, train_tokenizer
 from lingula.gather import as_the_first
 from lingula.log import Log
 from lingula.methods import METHODS
@@ -143,7 +143,7 @@ def _loaders(
         "augmentation": plan.augmentation,
         "sentences": plan.sentences,
     }
-    longest = min(256, model.text_encoder.max_tokens) if tokenizer is not None else 0
+    longest = min(MAX_TOKENS, model.text_encoder.max_tokens) if tokenizer is not None else 0
     held_out: PreparedCorpus | None
     if isinstance(corpus, ShardedCorpus):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:

@@ -67,7 +67,7 @@ def report(
 
     from lingula import __version__
     from lingula.api import load
-    from lingula.data.tokens import tokenise
+    from lingula.data.tokens import MAX_TOKENS, tokenise
     from lingula.plots.results_table import result_tables
     from lingula.results import read_rows
 
@@ -84,7 +84,7 @@ def report(
         raise UserError(f"corpus {prepared.name} has no {split} split; it has: {', '.join(there)}")
     tokens, told = None, rows[:0]
     if model.tokenizer is not None:
-        tokens = tokenise(prepared.reports, model.tokenizer, min(256, model.method.text_encoder.max_tokens))
+        tokens = tokenise(prepared.reports, model.tokenizer, min(MAX_TOKENS, model.method.text_encoder.max_tokens))
         told = rows[tokens.sentences[rows] > 0]  # the films with a report
     metrics = list(read_rows(run / "metrics.jsonl"))
     summary = read_summary(run)

@@ -21,6 +21,7 @@ from lingula import __version__
 from lingula.data.bad_rows import Duplicates, kind_of, listed_once, log_left_out, log_shared, stop_or_log, where_of
 from lingula.data.films import Film, Films, Log, check_same, write_text
 from lingula.data.image import Geometry
+from lingula.data.label_cells import LABEL_VALUES
 from lingula.data.prepared import FORMAT, LABEL, PreparedCorpus, read_meta
 from lingula.data.reader import Corpus, Stated, canonical_json
 from lingula.data.reports import say_what_was_read, start_reading, what_was_read
@@ -30,7 +31,6 @@ from lingula.registry import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LABEL_VALUES = (0.0, 1.0, -1.0)  # and NaN, unknown
 BOX_SLACK = 1.0  # original pixels by which annotators' boxes may overshoot their film; they are clipped to it
 
 
