@@ -1,12 +1,14 @@
 """A folder as a hospital exports it goes through ``lingula prepare`` as it is.
 
 Semicolons and cp1252 as Excel writes them in Germany, backslashes, names without and with endings in another case, an
-image listed twice, a file that is missing, and MONOCHROME1 DICOM beside PNG and JPEG. What must come out is known,
-since each image is a ramp that is written here.
+image listed twice, a file that is missing, German headings, and MONOCHROME1 DICOM, plain and compressed, beside PNG and
+JPEG. What must come out is known, since each image is a ramp that is written here.
 """
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import unicodedata
 from pathlib import Path
 
@@ -16,14 +18,15 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from lingula.cli import main
 from lingula.data.prepared import PreparedCorpus
 
 RAMP = np.tile(np.linspace(0, 255, 64).round().astype(np.uint8), (64, 1))  # dark on the left
 REPORTS = [
-    "BEFUND: Kleiner Erguss links. Das Herz ist nicht vergrößert; die Lunge ist frei, Übersicht unauffällig.",
+    "INDIKATION: Husten seit Tagen. BEFUND: Kleiner Erguss links. Das Herz ist nicht vergrößert; die Lunge ist frei, "
+    "Übersicht unauffällig. BEURTEILUNG: Kleiner Erguss. gez. Dr. Müller",
     "Kein Erguss, kein Pneumothorax.\nHerzgröße „grenzwertig“.",
     "Infiltrat rechts basal, etwas größer; sonst unverändert.",
 ]
@@ -53,6 +56,19 @@ def dicom(path: Path, pixels: np.ndarray, photometric: str) -> None:
     pydicom.dcmwrite(path, ds, enforce_file_format=True)
 
 
+def compress(path: Path, compression: str) -> None:
+    """RLE by pydicom, or JPEG-LS and JPEG lossless by DCMTK's program of that name."""
+    if compression == "RLE":
+        ds = pydicom.dcmread(path)
+        ds.compress(RLELossless)
+        ds.save_as(path)
+    elif compression != "none":
+        if shutil.which(compression) is None:
+            pytest.skip(f"{compression} of DCMTK is not installed")
+        subprocess.run([compression, str(path), str(path)], check=True)
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID.is_compressed == (compression != "none")
+
+
 @pytest.fixture
 def export(tmp_path: Path) -> Path:
     images = tmp_path / "export" / "bilder"
@@ -75,9 +91,11 @@ def words(export: Path, out: Path, *more: str) -> list[str]:
     return ["prepare", "csv", *folders, *columns.split(), "--size", "64", "--workers", "0", *more]
 
 
+@pytest.mark.parametrize("compression", ["none", "RLE", "dcmcjpls", "dcmcjpeg"])
 def test_a_hospital_s_export_is_prepared_without_a_conversion(
-    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    export: Path, compression: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    compress(export / "bilder" / "p1" / "0001.dcm", compression)
     with pytest.raises(SystemExit):
         main(words(export, tmp_path / "out"))
     error = capsys.readouterr().err
@@ -105,7 +123,11 @@ def test_a_hospital_s_export_is_prepared_without_a_conversion(
     assert index["image"].tolist() == [str(images / row[4]) for row in ROWS[:4]]
     assert index["row"].tolist() == [f"row {number} of befunde.csv" for number in (2, 3, 5, 6)]
     assert all(corpus.reports)
-    assert "das herz ist nicht vergrößert; die lunge ist frei, übersicht unauffällig." in corpus.reports[0]
+    assert corpus.reports[0] == [
+        "kleiner erguss links.",
+        "das herz ist nicht vergrößert; die lunge ist frei, übersicht unauffällig.",
+        "kleiner erguss.",
+    ]
     np.testing.assert_array_equal(corpus.labels(["Erguss"])[:, 0], [1, 0, np.nan, 0])
     for square in corpus.pixels:
         assert np.abs(square.astype(int) - RAMP).max() <= 2  # JPEG's loss

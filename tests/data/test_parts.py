@@ -81,3 +81,28 @@ def test_a_heading_inside_the_findings_ends_with_its_line_or_item(report: str) -
     assert letters(split.body, *(text for _, text in split.dropped), *split.headings) == letters(report)
     found, rules = parts(report, Headings.read())
     assert letters(*(part.whole for part in found), *rules) == letters(report)
+
+
+SIGNED = {
+    "BEFUND: Kein Erguss.\nBEURTEILUNG: Kein Erguss. gez. Dr. Müller": ["kein erguss.", "kein erguss."],
+    "BEFUND: Kein Erguss.\n\nMit freundlichen Grüßen\nDr. Müller\nOberarzt": ["kein erguss."],
+    "IMPRESSION: No effusion.\n\nElectronically signed by John Smith, MD on 12/3/2020 9:14 AM": ["no effusion."],
+    "Lungs are clear. Heart is normal.\nDictated by Dr. Smith.": ["lungs are clear.", "heart is normal."],
+    "RÉSULTAT: Pas d'épanchement.\nDr Dupont Jean": ["pas d'épanchement."],
+    "HALLAZGOS: Sin derrame.\nFirmado por Dra. Pérez": ["sin derrame."],
+    "CONCLUSIONI: Nessun versamento. Firmato da Dott. Rossi": ["nessun versamento."],
+    "CONCLUSIE: Geen pleuravocht.\nMet vriendelijke groet, dr. Jansen": ["geen pleuravocht."],
+    # nobody signs here
+    "FINDINGS: Small effusion.\nDr. Smith was informed by phone.": [
+        "small effusion.",
+        "dr. smith was informed by phone.",
+    ],
+    "DR CHEST PA\n\nHeart is normal. Lungs are clear.": ["dr chest pa", "heart is normal.", "lungs are clear."],
+}
+
+
+@pytest.mark.parametrize("report", SIGNED)
+def test_who_signs_is_left_out_wherever_the_signature_stands(report: str) -> None:
+    split = split_report(report)
+    assert report_sentences(split.body) == SIGNED[report]
+    assert letters(split.body, *(text for _, text in split.dropped), *split.headings) == letters(report)

@@ -364,7 +364,6 @@ CASES: dict[str, list[str]] = {
         "fraktur der 3. rippe re.",
         "kein infiltrat.",
         "rippenfraktur re.",
-        "mit freundlichen grüßen",
     ],
     "Klinik: Husten. Technik: Aufnahme im Liegen. Befund: Zeichen der Stauung, bds. Ergüsse. "
     "Beurteilung: Kardiale Stauung.": [

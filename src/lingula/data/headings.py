@@ -25,12 +25,14 @@ BY_DESIGN = (  # sections that do not, and are left out on purpose
     *("addendum", "wet read", "administration"),
 )
 WORDS = (  # no sections, but words of headings, and of what stands under them
-    *("image", "qualifier", "modality", "clinical", "prior", "before findings", "sign", "statement"),
+    *("image", "qualifier", "modality", "clinical", "prior", "before findings"),
+    *("closing", "person", "sign", "statement"),
 )
 
 _FORGIVING = 8  # letters of a spelling from which on one slip is forgiven: "funding" is no finding
 _REMEMBERED = 1 << 14  # headings whose section is not looked for twice
 _SHORTEST = 3  # letters; shorter names of parts of the chest ("os") do not tell a sentence
+_SIGNATURE = 6  # words of a line that is a person's name and office
 _MOST_BEFORE = 3  # unknown words before the name of a section: "RESIDENT WET READ"
 _JOINING = {"&", "and", "und", "et", "y", "e", "en", "ed"}
 _NO_TITLE = {
@@ -180,6 +182,22 @@ class Headings:
             words & known or any(word in sentence for word in known if not word.isascii())
             for known in (self._signs, self._other_words["statement"])
         )
+
+    def closing(self, line: str) -> re.Match[str] | None:
+        """How a line begins on which someone signs, without a colon: "gez.", "Dictated by", or the title of a name.
+
+        Example:
+            >>> known = Headings.read()
+            >>> known.closing("gez. Dr. Roth")[0], known.closing("Dr. Roth")[0], known.closing("Dr. Roth was told.")
+            ('gez. ', 'Dr. ', None)
+        """
+        words = [*re.finditer(r"[^\W_]+[^\w\n]*", line)]
+        folded = [fold(word[0]) for word in words]
+        end = next((n for n in range(1, 1 + len(words)) if " ".join(folded[:n]) in self._other_words["closing"]), 0)
+        if not end and 1 < len(words) <= _SIGNATURE and folded[0] in self._other_words["person"]:
+            states = self._other_words["statement"].intersection(folded)
+            end = not states and not any(self._kind(word) for word in folded)  # "DR CHEST" is a technique
+        return re.match(rf".{{{words[end - 1].end()}}}", line, re.DOTALL) if end else None
 
     def _endings(self, words: list[str]) -> Iterator[list[str]]:
         """The sections that the words name without the first one, two or three."""

@@ -185,6 +185,11 @@ class _Scan:
 
     def line(self, start: int, end: int, stopped: bool) -> Iterator[Found]:
         """The headings of a line. ``stopped``: no sentence goes on from the line before."""
+        closing = self._closing(start, end, stopped)
+        if closing:
+            yield from self.line(start, closing.start, stopped) if closing.start > start else ()
+            yield closing
+            return
         alone = self._alone(start, end, stopped)
         if alone:
             yield alone
@@ -207,6 +212,16 @@ class _Scan:
             if found and found.start >= place:
                 yield found
                 place = found.end
+
+    def _closing(self, start: int, end: int, stopped: bool) -> Found | None:
+        """Where on a line someone signs: at its start, or after a stop."""
+        line = self.report[start:end]
+        for place in [0] * stopped + [stop.end() for stop in STOP.finditer(line)]:
+            found = self.headings.closing(line[place:].lstrip())
+            if found:
+                place = end - len(line[place:].lstrip())
+                return Found("administration", found[0].rstrip(), place, place + len(found[0]))
+        return None
 
     def _alone(self, start: int, end: int, stopped: bool) -> Found | None:
         """A heading that is all of its line, without a colon."""
