@@ -25,11 +25,11 @@ import torch  # noqa: E402
 from benchmarks.ratios.tokens import corpus as random_tokens  # noqa: E402
 from transformers import BertConfig  # noqa: E402
 
-from lingula.api import build_method  # noqa: E402
 from lingula.batch import Batch  # noqa: E402
 from lingula.data.loader import Loader  # noqa: E402
 from lingula.methods import METHODS  # noqa: E402
-from lingula.optim import build_optimizer  # noqa: E402
+from lingula.runs.build import build_method  # noqa: E402
+from lingula.training.optim import build_optimizer  # noqa: E402
 
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}  # dense bf16 FLOP/s, as the maker states
 
@@ -200,7 +200,7 @@ def compiled(sizes: Sizes, batch_size: int, cuda_graphs: bool, device: torch.dev
     """Pairs a second with compiled encoders, and the graphs made after the first steps."""
     from torch._dynamo.utils import counters
 
-    from lingula.commands._devices import compile_encoders
+    from lingula.training.devices import compile_encoders
 
     model, optimizer = model_of("cm-cgns", sizes, 0, device)
     compile_encoders(model, cuda_graphs)

@@ -20,13 +20,14 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from lingula.api import Model, build_method
-from lingula.commands.evaluate import recalibrate
 from lingula.commands.prepare import prepare
 from lingula.corpora.synthetic import Synthetic
 from lingula.data.prepared import PreparedCorpus
 from lingula.metrics.bootstrap import interval
 from lingula.nn.image_encoders import IMAGENET
+from lingula.runs.build import build_method
+from lingula.runs.measure import recalibrate
+from lingula.runs.model import Model
 from lingula.tasks.classification import Classification
 
 SIDE, SMALLER, ENCODER = 64, 48, "resnet10t"  # pixels of the phantoms, of the colour images

@@ -10,10 +10,10 @@ import sys
 
 import torch
 
-from lingula.api import load
-from lingula.commands.evaluate import open_corpus
-from lingula.evaluation import pair_loader
+from lingula.evaluation.studies import pair_loader
 from lingula.losses.patch_correlation import correlation_loss
+from lingula.runs.folder import open_corpus
+from lingula.runs.model import load
 
 
 @torch.no_grad()

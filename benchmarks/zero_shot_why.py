@@ -14,12 +14,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lingula.api import load
-from lingula.commands.evaluate import open_corpus
-from lingula.evaluation import film_loader
+from lingula.evaluation.labels import Labels
+from lingula.evaluation.studies import film_loader
 from lingula.findings import is_finding
-from lingula.labels import Labels
 from lingula.metrics.auroc import auroc, macro_auroc
+from lingula.runs.folder import open_corpus
+from lingula.runs.model import load
 from lingula.tasks.zero_shot import embed_prompts, read_prompts
 
 NORMAL = "The heart is normal in size. The mediastinum is unremarkable. The lungs are clear. "

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lingula.methods import METHODS
-from lingula.optim import Recipe
+from lingula.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 HEADINGS = ("Learns from:", "Loss:", "Differs from the paper:")

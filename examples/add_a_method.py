@@ -14,8 +14,8 @@ from lingula.losses.cosine import cosine
 from lingula.methods import METHODS
 from lingula.nn.attention import cosine_maps
 from lingula.nn.sentences import token_means
-from lingula.optim import Stage, from_scratch
 from lingula.tasks.retrieval import Retrieval
+from lingula.training.recipe import Stage, from_scratch
 
 
 class SentenceToFilm(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -239,3 +240,42 @@ def tiny_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return pretrain(
         tiny_corpus, run, recipe="scratch", image_size=48, batch_size=8, options=options, epochs=[2, 1], quiet=True
     )
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared synthetic corpus: 24 train, 8 val and 24 test films of 72 pixels. Read it only."""
+    from lingula.corpora.synthetic import Synthetic
+    from lingula.data.preparation import prepare
+
+    folder = tmp_path_factory.mktemp("small") / "corpus"
+    prepare(Synthetic(train=24, val=8, test=24, film_size=72), folder, size=72, workers=0, log=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _small_run(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from lingula.commands.pretrain import pretrain
+
+    out = tmp_path_factory.mktemp("small") / "run"
+    pretrain(
+        small_corpus,
+        out,
+        recipe="scratch",
+        image_size=64,
+        resize_to=72,
+        batch_size=12,
+        epochs=[1.0, 0.0],
+        vocabulary=200,
+        precision="32",
+        accelerator="cpu",
+        log_every=1,
+        quiet=True,
+    )
+    return out
+
+
+@pytest.fixture
+def small_run(_small_run: Path, tmp_path: Path) -> Path:
+    """A copy of a run of two steps on :func:`small_corpus`, to write into."""
+    return Path(shutil.copytree(_small_run, tmp_path / "run"))

@@ -7,11 +7,12 @@ import torchvision
 from PIL import Image
 
 import lingula
-from lingula.api import build_method, fresh, imagenet, on_original
-from lingula.commands.evaluate import recalibrate
 from lingula.data.image import letterbox
 from lingula.data.prepared import PreparedCorpus
 from lingula.registry import UserError
+from lingula.runs.build import build_method
+from lingula.runs.measure import recalibrate
+from lingula.runs.model import fresh, imagenet, on_original
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_a_baseline_of_weights_from_a_file(tiny_corpus, tmp_path):
     """Its image encoder reads as torchvision's does, and and the model that it is like stays as it was."""
     method = build_method("simclr", {}, "resnet18", None, 48)
     made = {"method": "simclr", "options": {}, "image_encoder": "resnet18", "image_size": 48, "resize_to": 48}
-    model = lingula.api.Model(method.eval(), None, made, torch.device("cpu"))
+    model = lingula.runs.model.Model(method.eval(), None, made, torch.device("cpu"))
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18().eval()
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")

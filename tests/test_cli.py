@@ -153,8 +153,8 @@ def test_a_reader_that_has_had_enough_is_no_error():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_printed_configuration_of_pretrain_is_the_recipe_and_makes_the_same_run(capsys, name, tmp_path):
-    from lingula.commands._recipe import INSTEAD, recipe_of, resolve
-    from lingula.results import plain
+    from lingula.records import plain
+    from lingula.runs.recipes import INSTEAD, recipe_of, resolve
 
     for recipe in METHODS[name].recipes:
         code, printed, err = run(capsys, "pretrain", "--method", name, "--recipe", recipe, "--print_config")

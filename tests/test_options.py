@@ -8,9 +8,9 @@ import pytest
 
 import lingula
 from lingula.cli import COMMANDS
-from lingula.commands._parser import make_parser
 from lingula.corpora import CORPORA
 from lingula.tasks import TASKS
+from lingula.terminal.parser import make_parser
 
 SOURCE = Path(lingula.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--[a-z]\w*(?:\.\w+)?")

@@ -35,7 +35,6 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from lingula.api import build_method  # noqa: E402
 from lingula.batch import Batch, Reports, TextFeatures  # noqa: E402
 from lingula.data.collate import collate_reports  # noqa: E402
 from lingula.methods import METHODS  # noqa: E402
@@ -44,6 +43,7 @@ from lingula.nn import kmeans  # noqa: E402
 from lingula.nn.image_encoders import ImageEncoder  # noqa: E402
 from lingula.nn.sentences import sentence_means  # noqa: E402
 from lingula.nn.text_encoders import text_config  # noqa: E402
+from lingula.runs.build import build_method  # noqa: E402
 
 SMALL = Text(2, 128, 256, 1000, 256, fused=True)
 WORDS = Text(layers=0, width=16, inner=0, vocabulary=996, positions=0)

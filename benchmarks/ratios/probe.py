@@ -14,7 +14,7 @@ from benchmarks.ratios.measure import Figure, in_turns, milliseconds
 from lingula.corpora.synthetic import Synthetic
 from lingula.data.loader import Loader
 from lingula.data.preparation import prepare
-from lingula.finetune import finetune
+from lingula.evaluation.finetune import finetune
 from lingula.nn.frozen import encoder_to_use
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.tasks.classification import Classification, Labelled, Probe, extract_features, film_loader, label_loss

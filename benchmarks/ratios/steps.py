@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from benchmarks.ratios.measure import Figure, in_turns, milliseconds
 
-from lingula.api import build_method
 from lingula.batch import Batch
 from lingula.corpora.synthetic import Synthetic
 from lingula.data.loader import Loader
@@ -17,7 +16,8 @@ from lingula.data.preparation import prepare
 from lingula.data.tokens import tokenise, train_tokenizer
 from lingula.methods import METHODS
 from lingula.nn.text_encoders import text_config
-from lingula.optim import build_optimizer
+from lingula.runs.build import build_method
+from lingula.training.optim import build_optimizer
 
 
 def against_clip(folder: Path, pairs: int, rounds: int = 7) -> list[Figure]:

@@ -34,7 +34,7 @@ PACKAGES = {  # that are installed under another name than they are imported by
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``lingula COMMAND ...``; errors that the user can mend are one line on stderr and exit code 2."""
-    from lingula.progress import stop
+    from lingula.terminal.progress import stop
 
     arguments = sys.argv[1:] if arguments is None else arguments
     # PyTorch's threads spin while they wait for each other, on cores that others may need: let them spin briefly.
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> Any:
 
         return print(f"lingula {__version__}")
     if arguments[0] == "--print_shell_completion":
-        from lingula.commands._completion import script
+        from lingula.terminal.completion import script
 
         return print(script(COMMANDS, " ".join(arguments[1:])), end="")
     name, rest = arguments[0], arguments[1:]
@@ -107,7 +107,7 @@ def first_line(thing: Any) -> str:
 
 def overview() -> str:
     """What ``lingula --help`` prints."""
-    from lingula.commands._help import paragraphs, two_columns
+    from lingula.terminal.help import paragraphs, two_columns
 
     return "\n\n".join(
         (
@@ -136,7 +136,7 @@ def call(program: str, function: Any, arguments: list[str]) -> Any:
     A function may carry ``choices``, a registry whose chosen entry's arguments it takes besides its own, as its first
     argument: ``lingula prepare csv --images DIR ... --out DIR``.
     """
-    from lingula.commands._parser import make_parser, parse
+    from lingula.terminal.parser import make_parser, parse
 
     choices: Registry | None = getattr(function, "choices", None)
     if choices is None:
@@ -160,7 +160,7 @@ def call(program: str, function: Any, arguments: list[str]) -> Any:
 
 def overview_of(program: str, function: Any, choices: Registry) -> str:
     """What ``lingula prepare --help`` prints: the corpora."""
-    from lingula.commands._help import paragraphs, two_columns
+    from lingula.terminal.help import paragraphs, two_columns
 
     noun = choices.noun.upper()
     rows = [(name, choices.summary(name)) for name in choices]

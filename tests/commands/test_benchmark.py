@@ -11,16 +11,18 @@ import timm
 import torch
 import yaml
 
-from lingula.api import load
+from lingula.benchmarking import tables as _tables
+from lingula.benchmarking.cells import Store, Weights
+from lingula.benchmarking.plan import Entry, Method, Plan, make_task, read_plan
 from lingula.cli import main
-from lingula.commands import _tables
-from lingula.commands._plan import Entry, Method, Plan, make_task, read_plan
-from lingula.commands.benchmark import Store, Weights, benchmark
+from lingula.commands.benchmark import benchmark
 from lingula.commands.evaluate import evaluate
 from lingula.commands.pretrain import pretrain
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import Cell, summarise
+from lingula.evaluation.statistics import summarise
+from lingula.evaluation.task import Cell
 from lingula.registry import UserError
+from lingula.runs.model import load
 from lingula.tasks.classification import Classification
 from lingula.tasks.retrieval import Retrieval
 
@@ -173,7 +175,7 @@ def test_nothing_is_built_again_for_cells_that_are_there(write, monkeypatch):
     rows = (file.with_suffix("") / "results.jsonl").read_text()
     assert rows.count("\n") == CELLS
     assert all(name in rows for name in ("test_sha256", "checkpoint", "subset_sha256", "command", '"protocol"'))
-    monkeypatch.setattr("lingula.api.fresh", lambda *_: pytest.fail("built random encoders for nothing"))
+    monkeypatch.setattr("lingula.runs.model.fresh", lambda *_: pytest.fail("built random encoders for nothing"))
     benchmark(file)
     assert (file.with_suffix("") / "results.jsonl").read_text() == rows
 

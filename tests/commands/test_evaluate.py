@@ -7,9 +7,9 @@ import pytest
 
 from lingula.cli import main
 from lingula.commands.evaluate import evaluate, show
-from lingula.evaluation import Cell, Measured
+from lingula.evaluation.task import Cell, Measured
+from lingula.records import read_rows
 from lingula.registry import UserError
-from lingula.results import read_rows
 from lingula.tasks import TASKS
 from lingula.tasks.classification import Classification
 from lingula.tasks.retrieval import Retrieval

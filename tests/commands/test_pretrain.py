@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from lingula.checkpoint import checkpoint_folder
-from lingula.commands._recipe import SCRATCH_STEPS, few_steps, recipe_of, resolve
-from lingula.commands._run import check_batch
 from lingula.commands.evaluate import evaluate
 from lingula.commands.pretrain import pretrain
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.shards import write_shards
-from lingula.log import Log, keep_until
 from lingula.methods.cm_cgns import SCRATCH
 from lingula.nn.clusters import OnlineCentres
 from lingula.registry import UserError
+from lingula.runs.parts import check_batch
+from lingula.runs.recipes import SCRATCH_STEPS, few_steps, recipe_of, resolve
 from lingula.tasks.retrieval import Retrieval
-from lingula.train import fit
+from lingula.training.checkpoint import checkpoint_folder
+from lingula.training.log import Log, keep_until
+from lingula.training.loop import fit
 
 SMALL = {"recipe": "scratch", "image_size": 32, "batch_size": 8, "options": {"dim": 32, "decoder_widths": [8, 8]}}
 
@@ -77,7 +77,7 @@ def scale_the_loss(monkeypatch):
     def make_fabric(*_):
         return Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu")])
 
-    monkeypatch.setattr("lingula.commands._devices.make_fabric", make_fabric)
+    monkeypatch.setattr("lingula.runs.pretraining.make_fabric", make_fabric)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_a_loss_that_is_not_finite_stops_the_training():
 
 
 def test_a_given_learning_rate_moves_those_of_stages_text_and_biases():
-    from lingula.optim import Recipe, Stage
+    from lingula.training.recipe import Recipe, Stage
 
     recipe = Recipe(
         (Stage(1, {"a": 1.0}), Stage(1, {"a": 1.0}, learning_rate=5e-5)),
@@ -462,8 +462,8 @@ def test_studies_that_fill_no_batch_are_told_the_largest_that_they_do(tiny_corpu
 def test_weights_that_a_recipe_does_not_take_are_said(named, capsys):
     from types import SimpleNamespace
 
-    from lingula.commands._recipe import recipe_of
-    from lingula.commands._run import _say_what_is_random
+    from lingula.runs.parts import _say_what_is_random
+    from lingula.runs.recipes import recipe_of
 
     plan = dataclasses.replace(recipe_of("clip", "scratch"), text_encoder=named)
     _say_what_is_random(SimpleNamespace(print=print), plan, False, None, object())

@@ -10,7 +10,8 @@ from collections import Counter
 import pytest
 
 from lingula import evaluation
-from lingula.data.class_sample import hash_order, id_hash, only_class, sample_by_class
+from lingula.data.class_sample import hash_order, only_class, sample_by_class
+from lingula.records import id_hash
 from lingula.registry import UserError
 
 IDS = [f"film{number}" for number in range(300)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lingula.methods.barlow_twins import PAPER
-from lingula.optim import build_optimizer
+from lingula.training.optim import build_optimizer
 
 WEIGHTS = {"invariance": 2.0, "redundancy": 3.0}
 

@@ -12,8 +12,8 @@ import torch
 from lingula.commands.pretrain import pretrain
 from lingula.data.collate import SENTENCES
 from lingula.methods import METHODS
-from lingula.optim import OPTIMIZERS, SCHEDULES, Stage, from_scratch
 from lingula.registry import UserError, check_options
+from lingula.training.recipe import OPTIMIZERS, SCHEDULES, Stage, from_scratch
 
 RECIPES = [(name, recipe) for name in METHODS for recipe in METHODS[name].recipes]
 READERS = [(name, recipe) for name, recipe in RECIPES if METHODS[name].uses_text]

@@ -10,7 +10,7 @@ import torch
 
 from lingula.keyed import keyed_uniform
 from lingula.methods.moco import PAPER, SCRATCH
-from lingula.optim import learning_rate_at
+from lingula.training.optim import learning_rate_at
 
 TINY = {"dim": 5, "queue_size": 7, "shuffle_groups": 2}
 

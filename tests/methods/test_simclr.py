@@ -9,7 +9,7 @@ import torch
 
 import lingula.methods.simclr
 from lingula.methods.simclr import ORIGINAL, PAPER, SCRATCH
-from lingula.optim import build_optimizer
+from lingula.training.optim import build_optimizer
 
 TINY = {"dim": 5, "hidden": 6}
 

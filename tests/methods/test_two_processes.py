@@ -1,5 +1,5 @@
 """One process and two give equal gradients for the same global batch: of every method and every recipe of it. The two
-hold the whole model each, as with DDP, or a part of it (:mod:`lingula.sharding`).
+hold the whole model each, as with DDP, or a part of it (:mod:`lingula.training.sharding`).
 
 The two processes are this file run as a script, which forks once for all the checks. Statistics of a batch are another
 matter (each process has its own): every BatchNorm stands still here.
@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from lingula.methods import METHODS
-from lingula.sharding import shard
+from lingula.training.sharding import shard
 
 RECIPES = [(name, recipe) for name in METHODS for recipe in METHODS[name].recipes]
 STEPS = 2  # the second sees what after_step has moved

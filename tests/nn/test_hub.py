@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, BertConfig, BertModel
 
 import lingula
-from lingula.api import load
 from lingula.data.tokens import load_tokenizer, train_tokenizer
 from lingula.nn import hub
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.text_encoders import TextEncoder, text_config
 from lingula.registry import UserError
+from lingula.runs.model import load
 
 SIZES = {
     "vocab_size": 60,

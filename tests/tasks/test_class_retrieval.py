@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lingula.evaluation import Cell, ids_of
+from lingula.evaluation.studies import ids_of
+from lingula.evaluation.task import Cell
 from lingula.registry import UserError
 from lingula.tasks.class_retrieval import ClassRetrieval
 

@@ -12,7 +12,8 @@ from sklearn.metrics import roc_auc_score
 from lingula.corpora.synthetic import Synthetic
 from lingula.data.loader import Loader
 from lingula.data.preparation import prepare
-from lingula.evaluation import Cell, summarise
+from lingula.evaluation.statistics import summarise
+from lingula.evaluation.task import Cell
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.registry import UserError
 from lingula.tasks.classification import (

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import Cell, ids_of
-from lingula.finetune import Tuning, finetune
+from lingula.evaluation.finetune import Tuning, finetune
+from lingula.evaluation.studies import ids_of
+from lingula.evaluation.task import Cell
 from lingula.metrics.detection import average_precision, mean_average_precision
 from lingula.nn.frozen import encoder_to_use
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.records import id_hash
 from lingula.registry import UserError
 from lingula.tasks import detection
 from lingula.tasks.detection import WEIGHTS, Detection, Detector, true_boxes
@@ -95,12 +96,12 @@ def test_it_learns_four_films_by_heart_and_finds_their_boxes(corpus, monkeypatch
         found = detector.find(Loader(corpus, rows, 48, 48, 3))  # two batches: films are counted on
         return float(mean_average_precision(average_precision(found, truth, 4, 2), 0.40, 0.75))
 
-    fit = importlib.import_module("lingula.finetune").fit
+    fit = importlib.import_module("lingula.evaluation.finetune").fit
 
     def longer(fabric, module, optimizer, films, rate, steps, start, **options):
         fit(fabric, module, optimizer, films, rate, 10 * steps, 10 * start, **options)  # it is validation that is slow
 
-    monkeypatch.setattr("lingula.finetune.fit", longer)
+    monkeypatch.setattr("lingula.evaluation.finetune.fit", longer)
     loader = Loader(corpus, rows, 48, 48, 4, training=True)
     outcome = finetune(detector, loader, score, True, Tuning(4e-3, epochs=5), seed=0, device=model.device)
     assert outcome.score > 0.9
@@ -177,7 +178,7 @@ def truth_of(corpus, split, shift=0.0):
 def measured_with(corpus, monkeypatch, found_in):
     """The numbers of a detector that finds what it is told to, without training."""
     monkeypatch.setattr(Detector, "find", lambda self, loader: found_in(len(loader.rows)))
-    monkeypatch.setattr("lingula.finetune.fit", lambda *args, **options: None)
+    monkeypatch.setattr("lingula.evaluation.finetune.fit", lambda *args, **options: None)
     [measured] = Detection(TARGETS, epochs=1, batch_size=8).measure(model_of(), corpus, [Cell()], 50)
     return measured
 
@@ -198,7 +199,7 @@ def test_the_epoch_counts_that_is_best_on_validation(corpus, monkeypatch):
     truth = truth_of(corpus, "val")
     finds = iter([truth[:1], truth, truth[:2], truth_of(corpus, "test")])
     monkeypatch.setattr(Detector, "find", lambda self, loader: next(finds))
-    monkeypatch.setattr("lingula.finetune.fit", lambda *args, **options: None)
+    monkeypatch.setattr("lingula.evaluation.finetune.fit", lambda *args, **options: None)
     [measured] = Detection(TARGETS, epochs=3, batch_size=8).measure(model_of(), corpus, [Cell()], 2)
     assert (measured.notes["best_epoch"], measured.notes["val_score"]) == (2, pytest.approx(1.0))
 

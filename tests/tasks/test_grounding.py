@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import zoom
 
-from lingula.evaluation import Cell
+from lingula.evaluation.task import Cell
 from lingula.registry import UserError
 from lingula.tasks.grounding import Grounding, Look, boxes_of_batch, cells_touched, pixels_inside, score, upsample
 

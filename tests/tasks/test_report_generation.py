@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import Cell
-from lingula.finetune import Tuning
+from lingula.evaluation.finetune import Tuning
+from lingula.evaluation.task import Cell
 from lingula.metrics.captions import words
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.report_decoder import ReportDecoder

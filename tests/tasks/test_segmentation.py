@@ -13,8 +13,9 @@ from sklearn.metrics import f1_score, jaccard_score
 from lingula.batch import Batch
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus, packed_bytes
-from lingula.evaluation import Cell, patient_draws
-from lingula.finetune import Outcome
+from lingula.evaluation.finetune import Outcome
+from lingula.evaluation.statistics import patient_draws
+from lingula.evaluation.task import Cell
 from lingula.keyed import keyed_uniform
 from lingula.losses.segmentation import focal, negative_log_dice
 from lingula.nn.image_encoders import ImageEncoder, recalibrate_batch_norm

@@ -12,7 +12,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from lingula.commands.evaluate import evaluate
-from lingula.evaluation import Cell
+from lingula.evaluation.task import Cell
 from lingula.registry import UserError
 from lingula.tasks.zero_shot import ZeroShot, never_read, read_prompts, score_films, training_texts
 

@@ -55,7 +55,7 @@ def demo(
     summary = measure(run, corpus, tuple(range(subsets)))
     print("\n4. Write the report")
     from lingula.commands.report import report
-    from lingula.results import write_json
+    from lingula.records import write_json
 
     summary["seconds"] = round(time.perf_counter() - started, 1)
     write_json(run / "summary.json", summary)
@@ -69,11 +69,11 @@ def demo(
 
 def measure(run: Path, corpus: Any, seeds: tuple[int, ...]) -> dict[str, Any]:
     """Everything that ``summary.json`` holds but the seconds, measured on the test split; rows in ``results.jsonl``."""
-    from lingula.api import load
-    from lingula.commands.evaluate import describe
-    from lingula.commands.evaluate import measure as measure_task
     from lingula.commands.evaluate import show as show_task
-    from lingula.results import append_rows
+    from lingula.records import append_rows
+    from lingula.runs.measure import describe
+    from lingula.runs.measure import measure as measure_task
+    from lingula.runs.model import load
     from lingula.tasks.classification import Classification
     from lingula.tasks.false_negatives import FalseNegatives
     from lingula.tasks.grounding import Grounding
@@ -131,7 +131,7 @@ def measure(run: Path, corpus: Any, seeds: tuple[int, ...]) -> dict[str, Any]:
 
 def of_probe(found: dict[tuple[str, float | None], list[Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """``{fraction: {encoder: mean, sd, low, high, seeds, train_studies}}`` of the AUROC."""
-    from lingula.evaluation import summarise
+    from lingula.evaluation.statistics import summarise
 
     probe: dict[str, dict[str, dict[str, Any]]] = {}
     for (encoder, fraction), cells in found.items():
@@ -144,8 +144,8 @@ def of_probe(found: dict[tuple[str, float | None], list[Any]]) -> dict[str, dict
 
 def show(summary: dict[str, Any], page: Path) -> None:
     """The figures of ``summary.json`` with what each is to be compared with."""
-    from lingula.commands._plain_table import print_table
-    from lingula.progress import duration
+    from lingula.terminal.plain_table import print_table
+    from lingula.terminal.progress import duration
 
     probe, ranked = summary["probe_auroc"], summary["retrieval_recall_at_5"]
     pointed, swap, pairs = summary["pointing_game"], summary["swap_test"], summary["false_negatives"]

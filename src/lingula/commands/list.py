@@ -30,8 +30,8 @@ def describe(part: Any) -> dict[str, Any]:
     import dataclasses
     import inspect
 
-    from lingula.api import TOWERS
-    from lingula.results import plain
+    from lingula.records import plain
+    from lingula.runs.build import TOWERS
 
     options = {
         name: None if parameter.default is inspect.Parameter.empty else parameter.default

@@ -44,11 +44,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from lingula.data.chexpert import COMPETITION, LABELS, OTHERS, check_views, draw_5x200, in_5x200
-from lingula.data.class_sample import hash_order, id_hash, only_class
+from lingula.data.class_sample import hash_order, only_class
 from lingula.data.label_cells import label_value
 from lingula.data.reader import Stated, find_file, fingerprint_of
 from lingula.data.study import LeftOut, Study
 from lingula.data.tables import Table, read_table
+from lingula.records import id_hash
 from lingula.registry import UserError
 
 EXPERT_FILMS = 202  # frontal films of valid.csv

@@ -50,13 +50,14 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from lingula.data.chexpert import COMPETITION, LABELS, OTHERS, check_views, draw_5x200, in_5x200
-from lingula.data.class_sample import id_hash, only_class
+from lingula.data.class_sample import only_class
 from lingula.data.label_cells import label_value
 from lingula.data.reader import Stated, find_file, find_folder, fingerprint_of
 from lingula.data.reports import ReportReader
 from lingula.data.sentences import MIN_TOKENS
 from lingula.data.study import LeftOut, Sentence, Study
 from lingula.data.tables import Table, read_table
+from lingula.records import id_hash
 from lingula.registry import UserError
 
 PLACES = {

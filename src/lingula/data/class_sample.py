@@ -19,11 +19,6 @@ def hash_order(keys: Iterable[str], seed: int) -> list[str]:
     return sorted(keys, key=lambda key: (hashlib.sha256(f"{seed}:{key}".encode()).digest(), key))
 
 
-def id_hash(ids: Iterable[str]) -> str:
-    """Sixteen hex digits of SHA-256 over the sorted ids, one a line: equal for equal sets, wherever they were drawn."""
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
-
-
 def only_class(labels: Mapping[str, float], classes: Iterable[str], absent: Iterable[str] = ()) -> str | None:
     """The one of ``classes`` that is present while all others, and all of ``absent``, are not.
 

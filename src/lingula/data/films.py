@@ -27,8 +27,8 @@ from lingula.data.image import Geometry, letterbox, letterbox_mask, read_mask, r
 from lingula.data.prepared import packed_bytes
 from lingula.data.reader import canonical_json
 from lingula.data.study import Mask
-from lingula.progress import progress
 from lingula.registry import UserError
+from lingula.terminal.progress import progress
 
 CHUNK = 16  # films a worker takes at a time
 SMALL = 256  # films; below this, starting processes takes longer than it saves

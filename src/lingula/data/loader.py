@@ -17,8 +17,8 @@ from lingula.data.collate import collate_reports
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import Tokens
 from lingula.data.transforms import Augmentation, augment, centre_corners, crop, crop_corners, resize, to_unit_range
-from lingula.progress import progress
 from lingula.registry import UserError
+from lingula.terminal.progress import progress
 
 SENTENCES_APART = 472_882_027  # from the seed of the views: the luck of a crop is not that of the sentence
 

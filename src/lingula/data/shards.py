@@ -27,8 +27,8 @@ import numpy as np
 
 from lingula.data.films import Log
 from lingula.data.prepared import PreparedCorpus
-from lingula.progress import over
 from lingula.registry import UserError
+from lingula.terminal.progress import over
 
 if TYPE_CHECKING:
     import fsspec

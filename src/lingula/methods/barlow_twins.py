@@ -37,7 +37,7 @@ from lingula.gather import evenly, gather
 from lingula.losses.barlow_twins import barlow_twins, cross_correlation
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 REDUNDANCY = 0.0051  # lambda
 WEIGHTS = {"invariance": 1.0, "redundancy": REDUNDANCY}

@@ -39,7 +39,7 @@ from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.sentences import token_means
 from lingula.nn.text_encoders import TextEncoder
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"image_to_text": 0.5, "text_to_image": 0.5}  # the mean of the two directions
 

@@ -69,7 +69,7 @@ from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.kmeans import Clusters, spherical_kmeans
 from lingula.nn.sentences import sentence_means
 from lingula.nn.text_encoders import TextEncoder
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 # Eq. 13 with Eq. 11 multiplied out. "film" is ours and off: --weights.film 1 (CMCGNS.film_loss).
 STAGE_1 = {"global": 1.0, "report": 1.0, "margin": 1.0, "image": 1.0, "film": 0.0}

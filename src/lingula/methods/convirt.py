@@ -44,7 +44,7 @@ from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.sentences import sentence_maxima, token_maxima
 from lingula.nn.text_encoders import TextEncoder
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"image_to_text": 0.75, "text_to_image": 0.25}  # lambda, 1 - lambda
 

@@ -51,7 +51,7 @@ from lingula.nn.regions import read_regions, region_width
 from lingula.nn.sentences import sentence_means, token_means
 from lingula.nn.text_encoders import TextEncoder
 from lingula.nn.words import sentence_of_word, word_sums
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"global": 1.0, "local": 1.0}  # each the sum of the two directions
 

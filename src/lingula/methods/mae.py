@@ -39,7 +39,7 @@ from lingula.data.transforms import Augmentation
 from lingula.keyed import keyed_uniform
 from lingula.nn.image_encoders import SMALL_VIT, ImageEncoder
 from lingula.nn.mae_decoder import MaskedDecoder
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"reconstruction": 1.0}
 

@@ -56,7 +56,7 @@ from lingula.nn.regions import read_regions, region_width
 from lingula.nn.sentences import sentence_means
 from lingula.nn.text_encoders import TextEncoder, first_token_attention, has_first_token_attention
 from lingula.nn.words import sentence_of_word, word_sums
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"instance": 1.0, "token": 1.0, "prototype": 1.0}
 

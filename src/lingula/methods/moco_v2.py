@@ -46,7 +46,7 @@ from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.momentum import MomentumEncoder
 from lingula.nn.queue import KeyQueue, in_shuffled_groups
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"contrast": 1.0}
 

@@ -73,7 +73,7 @@ from lingula.nn.momentum import MomentumEncoder
 from lingula.nn.observations import MaskedPatches, ObservationExtractor
 from lingula.nn.sentences import token_means
 from lingula.nn.text_encoders import TextEncoder
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"global": 1.0, "pathology": 1.0, "correlation": 1.0, "diversity": 0.01}
 TARGETS = ("pixel", "ema")

@@ -71,7 +71,7 @@ from lingula.nn.heads import UpsamplingDecoder
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.sentence_bank import SentenceBank
 from lingula.nn.text_encoders import TextEncoder
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 STAGE_1 = {"global": 1.0, "local_image": 1.0, "local_text": 1.0}
 STAGE_2 = {**STAGE_1, "prototypes": 10.0}  # with this term, prototypes stand for sentences everywhere

@@ -43,7 +43,7 @@ from lingula.nn.contrast import own_columns
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.sentences import token_means
 from lingula.nn.text_encoders import TextEncoder
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"sigmoid": 1.0}
 

@@ -43,7 +43,7 @@ from lingula.losses.nt_xent import nt_xent
 from lingula.nn.contrast import own_columns
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"contrast": 1.0}
 

@@ -39,7 +39,7 @@ from lingula.data.transforms import TWO_VIEWS
 from lingula.losses.simsiam import simsiam
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"similarity": 1.0}
 

@@ -40,7 +40,7 @@ from lingula.gather import evenly, gather
 from lingula.losses.vicreg import covariance, invariance, variance
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
-from lingula.optim import Recipe, Stage, from_scratch
+from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}  # lambda, mu, nu
 

@@ -14,21 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lingula.data.class_sample import id_hash, only_class, sample_by_class
+from lingula.data.class_sample import only_class, sample_by_class
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import (
-    Cell,
-    Encoders,
-    Measured,
-    few_patients,
-    ids_of,
-    mean_replicates,
-    pair_loader,
-    patient_draws,
-    reported_rows,
-)
-from lingula.labels import Labels
+from lingula.evaluation.labels import Labels
+from lingula.evaluation.statistics import few_patients, mean_replicates, patient_draws
+from lingula.evaluation.studies import ids_of, pair_loader, reported_rows
+from lingula.evaluation.task import Cell, Encoders, Measured
 from lingula.metrics.ranking import precision_at
+from lingula.records import id_hash
 from lingula.registry import UserError
 
 KS = (1, 5, 10, 100)

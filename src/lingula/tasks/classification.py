@@ -17,27 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lingula.batch import Batch
-from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import (
-    Cell,
-    Encoders,
-    Measured,
-    cells_of,
-    draw_subset,
-    few_patients,
-    film_loader,
-    ids_of,
-    labelled_rows,
-    patient_draws,
-    patients_of,
-)
-from lingula.finetune import Outcome, Tuning, finetune, tuning_batch
-from lingula.labels import Labels
+from lingula.evaluation.finetune import Outcome, Tuning, finetune, tuning_batch
+from lingula.evaluation.labels import Labels
+from lingula.evaluation.statistics import few_patients, patient_draws
+from lingula.evaluation.studies import draw_subset, film_loader, ids_of, labelled_rows, patients_of
+from lingula.evaluation.task import Cell, Encoders, Measured, cells_of
 from lingula.metrics.accuracy import accuracy
 from lingula.metrics.auroc import macro_auroc
 from lingula.nn.frozen import encoder_to_use
+from lingula.records import id_hash
 from lingula.registry import UserError
 
 # MGCA's protocol, which CM-CGNS follows. It freezes the encoder; the rate of a trained one is ours, the field's vary.

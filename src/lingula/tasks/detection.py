@@ -18,28 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from lingula.batch import Batch
-from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import (
-    Cell,
-    Encoders,
-    Measured,
-    cells_of,
-    draw_subset,
-    few_patients,
-    ids_of,
-    labelled_rows,
-    patient_draws,
-    patients_of,
-    undefined,
-)
-from lingula.finetune import Tuning, finetune, tuning_batch
-from lingula.labels import FEW_OF_A_SIDE
+from lingula.evaluation.finetune import Tuning, finetune, tuning_batch
+from lingula.evaluation.labels import FEW_OF_A_SIDE
+from lingula.evaluation.statistics import few_patients, patient_draws, undefined
+from lingula.evaluation.studies import draw_subset, ids_of, labelled_rows, patients_of
+from lingula.evaluation.task import Cell, Encoders, Measured, cells_of
 from lingula.losses.yolo import yolo
 from lingula.metrics.detection import Boxes, average_precision, mean_average_precision, weighted_average_precision
 from lingula.nn.frozen import encoder_to_use
 from lingula.nn.yolo_v3 import YoloV3, anchors_for, decode, three_scales
+from lingula.records import id_hash
 from lingula.registry import UserError
 
 PROTOCOLS = {"mgca": Tuning(learning_rate=5e-4, weight_decay=1e-6, batch_size=16, epochs=50, patience=10)}

@@ -15,12 +15,14 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 import torch
 
-from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import Cell, Encoders, Measured, ids_of, pair_loader, reported_rows, undefined
+from lingula.evaluation.statistics import undefined
+from lingula.evaluation.studies import ids_of, pair_loader, reported_rows
+from lingula.evaluation.task import Cell, Encoders, Measured
 from lingula.losses.cluster_guided import false_negative_mask
 from lingula.losses.cosine import cosine
+from lingula.records import id_hash
 
 NUMBERS = ("share", "precision", "recall", "string_precision", "string_recall", "same_report")
 

@@ -15,26 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lingula.data.class_sample import id_hash
 from lingula.data.collate import collate_reports
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import tokenise
-from lingula.evaluation import (
-    Cell,
-    Encoders,
-    Measured,
-    few_patients,
-    film_loader,
-    ids_of,
-    mean_replicates,
-    pair_loader,
-    reported_rows,
-    undefined,
-)
+from lingula.evaluation.statistics import few_patients, mean_replicates, undefined
+from lingula.evaluation.studies import film_loader, ids_of, pair_loader, reported_rows
+from lingula.evaluation.task import Cell, Encoders, Measured
 from lingula.findings import words_of
 from lingula.metrics.bootstrap import bootstrap_weights
 from lingula.metrics.grounding import contrast_to_noise, mean_iou
+from lingula.records import id_hash
 from lingula.registry import UserError
 
 METRICS = ("pointing", "cnr", "miou")

@@ -24,25 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from lingula.batch import Batch
-from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import Tokens, tokenise, train_tokenizer
-from lingula.evaluation import (
-    Cell,
-    Encoders,
-    Measured,
-    cells_of,
-    draw_subset,
-    few_patients,
-    ids_of,
-    labelled_rows,
-    mean_replicates,
-    patient_draws,
-    patients_of,
-    undefined,
-)
-from lingula.finetune import Outcome, Tuning, finetune, tuning_batch
+from lingula.evaluation.finetune import Outcome, Tuning, finetune, tuning_batch
+from lingula.evaluation.statistics import few_patients, mean_replicates, patient_draws, undefined
+from lingula.evaluation.studies import draw_subset, ids_of, labelled_rows, patients_of
+from lingula.evaluation.task import Cell, Encoders, Measured, cells_of
 from lingula.metrics.captions import ORDERS, bleu, bleu_counts, cider_d, meteor_exact_stem, rouge_l, sentences, words
 from lingula.metrics.clinical import (
     CHEXBERT_FIVE,
@@ -54,6 +42,7 @@ from lingula.metrics.clinical import (
 )
 from lingula.nn.frozen import encoder_to_use
 from lingula.nn.report_decoder import ReportDecoder
+from lingula.records import id_hash
 from lingula.registry import UserError
 
 LARGE = 1000  # training reports from which on `auto` takes R2Gen's protocol; IU X-ray has 2,069

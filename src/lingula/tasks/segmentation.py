@@ -17,30 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lingula.batch import Batch
-from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import (
-    Cell,
-    Encoders,
-    Measured,
-    cells_of,
-    draw_subset,
-    few_patients,
-    ids_of,
-    labelled_rows,
-    mean_replicates,
-    patient_draws,
-    patients_of,
-    undefined,
-)
-from lingula.finetune import Tuning, finetune, tuning_batch
+from lingula.evaluation.finetune import Tuning, finetune, tuning_batch
+from lingula.evaluation.labels import FEW_OF_A_SIDE
+from lingula.evaluation.statistics import few_patients, mean_replicates, patient_draws, undefined
+from lingula.evaluation.studies import draw_subset, ids_of, labelled_rows, patients_of
+from lingula.evaluation.task import Cell, Encoders, Measured, cells_of
 from lingula.keyed import keyed_uniform
-from lingula.labels import FEW_OF_A_SIDE
 from lingula.losses.segmentation import focal, negative_log_dice
 from lingula.metrics.segmentation import dice, iou
 from lingula.nn.frozen import encoder_to_use
 from lingula.nn.unet import UNet
+from lingula.records import id_hash
 from lingula.registry import UserError
 
 PROTOCOLS = {"mgca": Tuning(learning_rate=5e-4, weight_decay=0.05, batch_size=16, epochs=50, patience=10)}

@@ -18,21 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lingula.data.class_sample import id_hash
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.evaluation import (
-    Cell,
-    Encoders,
-    Measured,
-    few_patients,
-    ids_of,
-    mean_replicates,
-    pair_loader,
-    reported_rows,
-)
+from lingula.evaluation.statistics import few_patients, mean_replicates
+from lingula.evaluation.studies import ids_of, pair_loader, reported_rows
+from lingula.evaluation.task import Cell, Encoders, Measured
 from lingula.losses.cosine import cosine
 from lingula.metrics.bootstrap import bootstrap_weights
+from lingula.records import id_hash
 from lingula.registry import UserError
 
 

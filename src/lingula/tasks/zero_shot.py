@@ -18,26 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lingula.data.class_sample import id_hash
 from lingula.data.collate import collate_reports
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.sentences import report_sentences
 from lingula.data.tokens import tokenise
-from lingula.evaluation import (
-    Cell,
-    Encoders,
-    Measured,
-    few_patients,
-    film_loader,
-    ids_of,
-    patient_draws,
-    split_rows,
-    undefined,
-)
+from lingula.evaluation.labels import Labels
+from lingula.evaluation.statistics import few_patients, patient_draws, undefined
+from lingula.evaluation.studies import film_loader, ids_of, split_rows
+from lingula.evaluation.task import Cell, Encoders, Measured
 from lingula.findings import is_finding, prompts_of
-from lingula.labels import Labels
 from lingula.metrics.accuracy import accuracy
 from lingula.metrics.auroc import macro_auroc
+from lingula.records import id_hash
 from lingula.registry import UserError, nearest
 
 NO_WORDS = "the training reports use the words of no label"
