@@ -1,4 +1,7 @@
-"""A complete new method, trained and measured: `python examples/add_a_method.py [FOLDER]`."""
+"""A complete new method, trained and measured: `python examples/add_a_method.py [FOLDER]`.
+
+On the command line, in this folder: `lingula pretrain --method add_a_method:SentenceToFilm --recipe scratch ...`.
+"""
 
 import sys
 import tempfile
@@ -11,11 +14,12 @@ from lingula.commands.prepare import prepare
 from lingula.commands.pretrain import pretrain
 from lingula.corpora.synthetic import Synthetic
 from lingula.losses.cosine import cosine
-from lingula.methods import METHODS
 from lingula.nn.attention import cosine_maps
 from lingula.nn.sentences import token_means
 from lingula.tasks.retrieval import Retrieval
 from lingula.training.recipe import Stage, from_scratch
+
+NAME = "add_a_method:SentenceToFilm"  # file and class, as the command line takes it
 
 
 class SentenceToFilm(nn.Module):
@@ -51,9 +55,8 @@ class SentenceToFilm(nn.Module):
     def after_step(self): ...
 
 
-METHODS.paths["sentence-to-film"] = f"{__name__}:SentenceToFilm"
 if __name__ == "__main__":
     out = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
     prepare(Synthetic(train=960, val=100, test=200), out / "corpus")
-    pretrain(out / "corpus", out / "run", method="sentence-to-film", recipe="scratch", quiet=True)
+    pretrain(out / "corpus", out / "run", method=NAME, recipe="scratch", allow=[NAME], quiet=True)
     evaluate(Retrieval(), out / "run", baseline=False)
