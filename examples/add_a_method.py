@@ -1,7 +1,4 @@
-"""A complete new method, trained and measured: `python examples/add_a_method.py [FOLDER]`.
-
-On the command line, in this folder: `lingula pretrain --method add_a_method:SentenceToFilm --recipe scratch ...`.
-"""
+"""A new method: `python examples/add_a_method.py`, or `lingula pretrain --method add_a_method:SentenceToFilm ...`."""
 
 import sys
 import tempfile
@@ -18,8 +15,6 @@ from lingula.nn.attention import cosine_maps
 from lingula.nn.sentences import token_means
 from lingula.tasks.retrieval import Retrieval
 from lingula.training.recipe import Stage, from_scratch
-
-NAME = "add_a_method:SentenceToFilm"  # file and class, as the command line takes it
 
 
 class SentenceToFilm(nn.Module):
@@ -56,7 +51,8 @@ class SentenceToFilm(nn.Module):
 
 
 if __name__ == "__main__":
+    name = "add_a_method:SentenceToFilm"  # file and class
     out = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
     prepare(Synthetic(train=960, val=100, test=200), out / "corpus")
-    pretrain(out / "corpus", out / "run", method=NAME, recipe="scratch", allow=[NAME], quiet=True)
+    pretrain(out / "corpus", out / "run", method=name, recipe="scratch", allow=[name], quiet=True)
     evaluate(Retrieval(), out / "run", baseline=False)

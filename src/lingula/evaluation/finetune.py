@@ -1,4 +1,4 @@
-"""Training of a task's head, and of its encoder where that is not frozen: on the loop of ``train.py``. Floor 2."""
+"""Training of a task's head, and of its encoder where that is not frozen, by ``training/loop.py``. Floor 2."""
 
 from __future__ import annotations
 
