@@ -432,6 +432,17 @@ def test_a_plan_may_use_what_is_allowed(package, tiny_corpus, tmp_path, capsys):
     assert "Mine" in capsys.readouterr().out
 
 
+def test_a_working_folder_is_no_installed_package(tiny_run, tmp_path, canary, capsys, monkeypatch):
+    """It is the first place on the path of ``python -m lingula``, written as an empty string."""
+    install(tmp_path, "strangers", "[lingula.methods]\ntheirs = canary:Canary\n")
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    run = stranger(tiny_run, tmp_path / "run", method="theirs")
+    assert "unknown method 'theirs'" in refused(capsys, "evaluate", "retrieval", "--run", run)
+    (run / "run.json").write_text((run / "run.json").read_text().replace('"theirs"', '"canary:Canary"'))
+    assert "--allow canary:Canary" in refused(capsys, "evaluate", "retrieval", "--run", run)
+    assert not canary.exists()
+
+
 def test_a_file_of_options_allows_nothing(tiny_corpus, tmp_path, canary, capsys):
     (tmp_path / "options.yaml").write_text(yaml.safe_dump({"method": "canary:Canary", "allow": ["canary:Canary"]}))
     arguments = ["pretrain", "--config", "options.yaml", "--corpus", tiny_corpus, "--out", "run"]

@@ -141,7 +141,9 @@ class Registry(Mapping[str, Any]):
 
     def entries(self) -> tuple[Entry, ...]:
         """The entry points of installed packages, those that are refused too; imports none of them."""
-        found = () if self.group is None else _installed(self.group, tuple(sys.path))
+        here = Path.cwd()  # a folder that says it is an installed package, among files that somebody sent, is none
+        folders = tuple(folder for folder in sys.path if Path(folder).resolve() != here)
+        found = () if self.group is None else _installed(self.group, folders)
         return tuple(dataclasses.replace(entry, refused=_why_refused(entry, found, self)) for entry in found)
 
     def source(self, name: str) -> str:
@@ -187,13 +189,17 @@ class Registry(Mapping[str, Any]):
 
 @functools.lru_cache
 def _installed(group: str, path: tuple[str, ...]) -> tuple[Entry, ...]:
-    """The entry points of a group in the folders of ``path``, which is ``sys.path``, sorted by name."""
-    from importlib.metadata import entry_points
+    """The entry points of a group in the folders of ``path``, sorted by name; the first of two versions."""
+    from importlib.metadata import distributions
 
-    found = []
-    for point in entry_points(group=group):
-        source = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown package"
-        found.append(Entry(point.name, "".join(point.value.split()), source))
+    packages: dict[str, Any] = {}
+    for package in distributions(path=list(path)):
+        packages.setdefault(re.sub(r"[-_.]+", "-", str(package.name)).lower(), package)
+    found = [
+        Entry(point.name, "".join(point.value.split()), f"{package.name} {package.version}")
+        for package in packages.values()
+        for point in package.entry_points.select(group=group)
+    ]
     return tuple(sorted(found, key=lambda entry: (entry.name, entry.source)))
 
 
