@@ -13,7 +13,6 @@ import torch
 
 from lingula.commands.pretrain import pretrain
 from lingula.losses.queue_nce import queue_nce
-from lingula.methods import METHODS
 from lingula.methods.moco import MoCo
 from lingula.methods.moco_v2 import MoCoV2
 
@@ -52,9 +51,9 @@ class WatchedMoCoV2(Watched, MoCoV2):
 
 def main(corpus: Path, out: Path, seed: int) -> None:
     for name, method in (("moco", WatchedMoCo), ("moco-v2", WatchedMoCoV2)):
-        METHODS.paths[f"watched-{name}"] = f"{__name__}:{method.__name__}"
+        path = f"{__name__}:{method.__name__}"
         print(f"\n{name}\n\n| epoch | loss, the queue as it is | by the encoder of now |\n|---|---|---|", flush=True)
-        pretrain(corpus, out / f"{name}-{seed}", method=f"watched-{name}", recipe="scratch", seed=seed, quiet=True)
+        pretrain(corpus, out / f"{name}-{seed}", method=path, recipe="scratch", seed=seed, allow=[path], quiet=True)
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ def tables_in(text: str) -> list[tuple[str, list[str], list[list[str]]]]:
 def index() -> str:
     """The page that lists them."""
     rows = [["method", "learns from", "what it does"]]
-    for name in METHODS:
+    for name in METHODS.paths:
         module = inspect.getmodule(METHODS[name])
         learns = sections(inspect.cleandoc(getattr(module, "__doc__", "") or ""))[2]["Learns from:"]
         rows.append([f"[{name}]({name}.md)", " ".join(learns.rstrip(".").split()), markdown(METHODS.summary(name))])
@@ -249,7 +249,7 @@ def index() -> str:
 def pages() -> dict[Path, str]:
     """Every page and its text."""
     folder = ROOT / "docs" / "methods"
-    return {folder / "README.md": index()} | {folder / f"{name}.md": page(name) for name in METHODS}
+    return {folder / "README.md": index()} | {folder / f"{name}.md": page(name) for name in METHODS.paths}
 
 
 def main() -> int:

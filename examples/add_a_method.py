@@ -1,4 +1,4 @@
-"""A complete new method, trained and measured: `python examples/add_a_method.py [FOLDER]`."""
+"""A new method: `python examples/add_a_method.py`, or `lingula pretrain --method add_a_method:SentenceToFilm ...`."""
 
 import sys
 import tempfile
@@ -11,7 +11,6 @@ from lingula.commands.prepare import prepare
 from lingula.commands.pretrain import pretrain
 from lingula.corpora.synthetic import Synthetic
 from lingula.losses.cosine import cosine
-from lingula.methods import METHODS
 from lingula.nn.attention import cosine_maps
 from lingula.nn.sentences import token_means
 from lingula.tasks.retrieval import Retrieval
@@ -51,9 +50,9 @@ class SentenceToFilm(nn.Module):
     def after_step(self): ...
 
 
-METHODS.paths["sentence-to-film"] = f"{__name__}:SentenceToFilm"
 if __name__ == "__main__":
+    name = "add_a_method:SentenceToFilm"  # file and class
     out = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
     prepare(Synthetic(train=960, val=100, test=200), out / "corpus")
-    pretrain(out / "corpus", out / "run", method="sentence-to-film", recipe="scratch", quiet=True)
+    pretrain(out / "corpus", out / "run", method=name, recipe="scratch", allow=[name], quiet=True)
     evaluate(Retrieval(), out / "run", baseline=False)

@@ -11,8 +11,7 @@ from lingula.corpora.mimic_cxr import LABELS as MIMIC
 from lingula.corpora.nih_chestxray14 import FINDINGS as NIH
 from lingula.corpora.rsna_pneumonia import CLASSES as RSNA
 from lingula.corpora.synthetic.reported import DRAWN
-from lingula.data.chexpert import LABELS as CHEXPERT
-from lingula.findings import NOTHING_WRONG, is_finding, prompts_of, words_of
+from lingula.findings import CHEXBERT, CHEXPERT, CHEXPERT_COMPETITION, NOTHING_WRONG, is_finding, prompts_of, words_of
 
 HEALTHY = {"No Finding", "no_finding", "normal", "Normal"}
 OTHER_WORDS = {"Pleural Other", "Support Devices", "covid19", "viral_other", "bacterial", "fungal", "lipoid", RSNA[1]}
@@ -150,3 +149,18 @@ def test_words():
     assert words_of("Pleural_Thickening") == "pleural thickening"
     assert words_of("Lines & Tubes") == "lines and tubes"
     assert words_of("  Enlarged\tPA ") == "enlarged pulmonary artery"
+
+
+def test_the_labels_of_chexpert_stand_in_the_orders_of_their_publishers():
+    """The header of CheXpert's train.csv, and that of MIMIC-CXR-JPG's mimic-cxr-2.0.0-chexpert.csv."""
+    header = "No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia"
+    header += ",Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
+    assert tuple(header.split(",")) == CHEXPERT
+    header = "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity"
+    header += ",No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices"
+    assert tuple(header.split(",")) == MIMIC
+    heads = "Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,Atelectasis"
+    heads += ",Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices,No Finding"  # CheXbert's own list
+    assert tuple(heads.split(",")) == CHEXBERT
+    assert set(CHEXPERT_COMPETITION) < set(CHEXPERT)
+    assert len(CHEXPERT_COMPETITION) == 5

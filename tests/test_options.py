@@ -43,20 +43,19 @@ def strings(tree):
             yield node.lineno, node.value
 
 
-PRETRAIN = ("methods/", "nn/", "optim.py", "commands/_recipe.py", "commands/_resume.py", "commands/_run.py",
-            "commands/_devices.py")  # fmt: skip
+PRETRAIN = ("methods/", "nn/", "training/", "runs/")
 PREPARE = ("data/preparation.py", "data/films.py")
 
 
 def shown_by(file, options):
     """The commands that show what a file says, by the room that it is in; none where that cannot be told."""
     room, name = file.split("/")[0], file.removesuffix(".py").split("/")[-1]
+    if file == "training/loop.py":
+        return ["pretrain", *(f"evaluate {task}" for task in TASKS if hasattr(TASKS[task], "learning_rate"))]
     if file.startswith(PRETRAIN):
         return ["pretrain"]
     if file.startswith(PREPARE):
         return [command for command in options if command.startswith("prepare ")]
-    if file == "train.py":
-        return ["pretrain", *(f"evaluate {task}" for task in TASKS if hasattr(TASKS[task], "learning_rate"))]
     if file.startswith("commands/") and name in COMMANDS:
         return [command for command in options if command.split()[0] == name]
     module = f"lingula.{room}.{name}:"
@@ -94,8 +93,8 @@ def test_an_option_that_is_none_is_found(options):
     assert shown_by("corpora/csv_table.py", options) == ["prepare csv"]
     assert shown_by("commands/report.py", options) == ["report"]
     assert shown_by("nn/unet.py", options) == ["pretrain"]
-    assert shown_by("evaluation.py", options) == []
-    assert "evaluate segmentation" in shown_by("train.py", options)
+    assert shown_by("evaluation/task.py", options) == []
+    assert "evaluate segmentation" in shown_by("training/loop.py", options)
     assert OPTION.findall('give --batch_size, not a-b--c, --options.mu 3 or "--epochs 1"') == [
         "--batch_size", "--options.mu", "--epochs"
     ]  # fmt: skip

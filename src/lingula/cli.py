@@ -1,4 +1,4 @@
-"""The command line: COMMANDS = {name: function}; ``commands/_parser.py`` reads the functions. Floor 5.
+"""The command line: COMMANDS = {name: function}; ``terminal/parser.py`` reads the functions. Floor 6.
 
 Only the command that was asked for is imported, and its heavy libraries only when it runs.
 """
@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from lingula.registry import Registry, UserError, nearest
+from lingula.registry import Registry, UserError, nearest, trust
 
 COMMANDS = Registry(
     "command",
@@ -134,11 +134,13 @@ def call(program: str, function: Any, arguments: list[str]) -> Any:
     """Parse ``arguments`` for ``function`` and call it; a registry stands for its entries as sub-commands.
 
     A function may carry ``choices``, a registry whose chosen entry's arguments it takes besides its own, as its first
-    argument: ``lingula prepare csv --images DIR ... --out DIR``.
+    argument: ``lingula prepare csv --images DIR ... --out DIR``. Classes that are named among ``arguments`` may be
+    imported.
     """
-    from lingula.terminal.parser import make_parser, parse
+    from lingula.terminal.parser import make_parser, named_in, parse
 
     choices: Registry | None = getattr(function, "choices", None)
+    trust(named_in(arguments))
     if choices is None:
         parser = make_parser(program, function)
         return function(**parser.instantiate_classes(parse(parser, arguments)))
@@ -150,6 +152,7 @@ def call(program: str, function: Any, arguments: list[str]) -> Any:
             f"name the {choices.noun} first: {program} {choices.noun.upper()} {' '.join(arguments[:2])} ...; "
             f"known: {', '.join(choices)}"
         )
+    trust(arguments[0])
     choice = choices[arguments[0]]
     parser = make_parser(f"{program} {arguments[0]}", function, choice)
     config = parser.instantiate_classes(parse(parser, arguments[1:]))
@@ -169,6 +172,7 @@ def overview_of(program: str, function: Any, choices: Registry) -> str:
             f"usage: {program} {noun} [options]",
             paragraphs(first_line(function)),
             f"{noun} is one of:\n{two_columns(rows, 22)}",
+            f"or package:Class, a {choices.noun} of your own.",
             f"{program} {noun} --help shows the options.",
         )
     )

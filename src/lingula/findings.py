@@ -16,6 +16,25 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+CHEXPERT = (  # the 14 labels of CheXpert, in the order of its tables; MIMIC-CXR has the same
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+CHEXBERT = (*CHEXPERT[1:], CHEXPERT[0])  # in the order of CheXbert's heads
+CHEXPERT_COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+
 
 class Prompts(NamedTuple):
     """Sentences that a report says of an image with the label, and of one without it; both in lower case."""

@@ -51,8 +51,12 @@ def write(folder, names=FILMS.split()):
 
 @pytest.fixture
 def root(tmp_path):
-    write(tmp_path / "download" / "chest_xray")
-    return tmp_path / "download"
+    return official(tmp_path / "download")
+
+
+def official(folder):
+    write(folder / "chest_xray")
+    return folder
 
 
 def read(root, **options):
@@ -162,8 +166,6 @@ def test_prepared_from_the_command_line(root, tmp_path, capsys):
 
 
 def test_what_is_missing_is_named(root):
-    with pytest.raises(UserError, match=r"no folder at .*nowhere"):
-        list(Kermany(root / "nowhere").studies())
     shutil.rmtree(root / "chest_xray" / "test" / "PNEUMONIA")
     with pytest.raises(UserError, match=r"no folder test/PNEUMONIA in .*; it comes from https://data\.mendeley\.com"):
         list(Kermany(root).studies())
@@ -174,8 +176,6 @@ def test_what_is_missing_is_named(root):
 
 def test_the_fingerprint_follows_the_films(root):
     first = Kermany(root).fingerprint()
-    assert Kermany(root).fingerprint() == first
-    assert Kermany(root, keep_shared_numbers=True).fingerprint() != first
     (root / "chest_xray" / "val" / "PNEUMONIA" / "person1946_bacteria_4874.jpeg").unlink()
     assert Kermany(root).fingerprint() != first
 
@@ -185,7 +185,10 @@ def test_the_fingerprint_follows_the_films(root):
 
 @pytest.fixture
 def compact(tmp_path):
-    root = tmp_path / "kermany_cxr"
+    return compact_copy(tmp_path / "kermany_cxr")
+
+
+def compact_copy(root):
     for folder in ("images", "masks/lung_v7"):
         (root / folder).mkdir(parents=True)
     (root / "labels.csv").write_text(
@@ -199,6 +202,10 @@ def compact(tmp_path):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / "images" / f"{name}.jpg")
     Image.fromarray(np.eye(8) > 0).save(root / "masks" / "lung_v7" / "k1.png")
     return root
+
+
+DOWNLOADS = {"official": official, "compact": compact_copy}
+OPTIONAL = ["segmentation.csv"]
 
 
 def test_the_compact_copy(compact, tmp_path):

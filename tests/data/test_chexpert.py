@@ -2,8 +2,10 @@
 
 import pytest
 
-from lingula.data.chexpert import COMPETITION, LABELS, OTHERS, check_views, draw_5x200, in_5x200
+from lingula.data.chexpert import OTHERS, check_views, draw_5x200, in_5x200
 from lingula.data.study import LeftOut, Study
+from lingula.findings import CHEXPERT as LABELS
+from lingula.findings import CHEXPERT_COMPETITION as COMPETITION
 from lingula.registry import UserError
 
 

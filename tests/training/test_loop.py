@@ -8,9 +8,9 @@ import torch
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import tokenise, train_tokenizer
-from lingula.evaluation.finetune import _fabric
 from lingula.methods import METHODS
-from lingula.training.loop import _seed, fit
+from lingula.training.devices import fabric_on, seed_device
+from lingula.training.loop import fit
 from lingula.training.optim import build_optimizer
 
 
@@ -41,7 +41,7 @@ def steps(tiny, tiny_corpus, tmp_path_factory):
                 augmentation=recipe.augmentation,
                 sentences=recipe.sentences,
             )
-            fabric = _fabric(torch.device(device))
+            fabric = fabric_on(torch.device(device))
             optimizer = build_optimizer(model, recipe)
             made[name, device] = fabric, *fabric.setup(model, optimizer), loader
         fabric, model, optimizer, loader = made[name, device]
@@ -72,10 +72,10 @@ def test_a_steady_step_never_synchronises_the_device(steps, name):
 
 
 def test_a_step_is_seeded_as_torch_would_without_its_notes():
-    _seed(12_345, torch.device("cpu"))
+    seed_device(12_345, torch.device("cpu"))
     drawn = torch.rand(5)
     torch.manual_seed(12_345)
     assert torch.equal(drawn, torch.rand(5))
     queued = len(torch.cuda._queued_calls)
-    _seed(6, torch.device("cpu"))
+    seed_device(6, torch.device("cpu"))
     assert len(torch.cuda._queued_calls) == queued

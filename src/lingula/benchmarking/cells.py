@@ -186,7 +186,9 @@ class Store:
     def path(self, cell: Cell) -> Path:
         """The file of a cell; its name is a hash of the weights, the task, the corpus, the cell and the draws."""
         options = {key: _content(value) for key, value in dataclasses.asdict(self.task).items() if key != "fractions"}
-        parts: list[Any] = [self.weights.checkpoint, type(self.task).__name__, options, self.corpus.fingerprint]
+        kind = type(self.task)
+        task = kind.__name__ if kind.__module__.startswith("lingula.") else f"{kind.__module__}:{kind.__qualname__}"
+        parts: list[Any] = [self.weights.checkpoint, task, options, self.corpus.fingerprint]
         parts += [list(cell), self.draws]
         if getattr(self.task, "version", 1) > 1:
             parts.append(f"version {self.task.version}")

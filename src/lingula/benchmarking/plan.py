@@ -36,7 +36,7 @@ class Entry:
     """One task of the benchmark.
 
     Attributes:
-        task: its name in ``lingula list tasks``.
+        task: its name in ``lingula list tasks``, or ``package:Class``.
         corpus: folder of a prepared corpus.
         options: of the task.
         name: heading of its columns; the corpus's name by default.
@@ -148,6 +148,8 @@ def _check_method(where: str, method: Method, methods: dict[str, Method]) -> Non
     if method.each_seed and method.pretrain is None:
         raise UserError(f"{where}: each_seed goes with pretrain")
     if method.pretrain is not None:
+        if "allow" in method.pretrain:
+            raise UserError(f"{where}: a file cannot allow a class; name it on the command line: --allow package:Class")
         for key in ("out", "resume", *(["seed"] if method.each_seed else [])):
             if key in method.pretrain:
                 raise UserError(f"{where}: leave out {key}; the benchmark says where and with which seed, and resumes")

@@ -23,6 +23,7 @@ def benchmark(
     device: str = "auto",
     only: list[str] | None = None,
     tables_only: bool = False,
+    allow: list[str] | None = None,
     quiet: bool = False,
 ) -> list[Any]:
     """Compare methods on tasks, resuming where it stopped, and print the papers' tables.
@@ -37,15 +38,18 @@ def benchmark(
         only: methods to train and measure; the tables still include the other methods as far as they have been
             measured. Several processes can share the work of one file this way.
         tables_only: measure nothing; print the tables of what has been measured.
+        allow: classes outside lingula that may be imported, as `package:Class`: methods and tasks that the file or its
+            runs name.
         quiet: do not show progress.
     """
     from lingula.benchmarking.tables import markdown, print_tables, tables_of
     from lingula.data.prepared import PreparedCorpus
     from lingula.records import append_rows
-    from lingula.registry import UserError
+    from lingula.registry import UserError, trust
     from lingula.terminal.progress import quietly
     from lingula.training.devices import device_of
 
+    trust(allow)
     plan = read_plan(Path(file))
     out = Path(out) if out is not None else Path(file).with_suffix("")
     corpora = {entry.corpus: PreparedCorpus.open(entry.corpus) for entry in plan.tasks}

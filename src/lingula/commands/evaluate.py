@@ -23,6 +23,7 @@ def evaluate(
     baseline: bool = True,
     bootstrap: int = 1000,
     device: str = "auto",
+    allow: list[str] | None = None,
     quiet: bool = False,
 ) -> Found:
     """Measure what a run has learned, beside the same encoders with random weights.
@@ -37,17 +38,19 @@ def evaluate(
         baseline: also measure encoders with random weights, one for each seed.
         bootstrap: number of bootstrap draws for the 95 % interval.
         device: `cpu`, `cuda`, `mps` or `auto`.
+        allow: classes outside lingula that may be imported, as `package:Class`; needed for a run of such a method.
         quiet: do not show progress.
     """
     from lingula.evaluation.task import check_can
     from lingula.records import append_rows
-    from lingula.registry import UserError
+    from lingula.registry import UserError, trust
     from lingula.runs.folder import open_corpus
     from lingula.runs.measure import describe, measure, write_subsets
     from lingula.runs.model import load
     from lingula.terminal.progress import duration, quietly
     from lingula.training.devices import device_of
 
+    trust(allow)
     started = time.perf_counter()
     drawn = seeds or [0, 1, 2]
     if bootstrap < 1:

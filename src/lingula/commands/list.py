@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 from typing import Any, Literal
+
+from lingula.registry import Registry, UserError
 
 
 def list_parts(what: Literal["methods", "corpora", "tasks"], json: bool = False) -> None:
-    """List the methods, corpora or tasks.
+    """List the methods, corpora or tasks, those of installed packages too.
 
     Args:
         what: what to list.
@@ -18,11 +21,27 @@ def list_parts(what: Literal["methods", "corpora", "tasks"], json: bool = False)
     from lingula.tasks import TASKS
 
     registry = {"methods": METHODS, "corpora": CORPORA, "tasks": TASKS}[what]
+    for why in dict.fromkeys(entry.refused for entry in registry.entries() if entry.refused):
+        print(f"note: {why}", file=sys.stderr)
     if not json:
         for name in registry:
-            print(f"{name:<18} {registry.summary(name)}")
+            plugged_in = "" if name in registry.paths else f" ({registry.source(name)})"
+            print(f"{name:<18} {registry.summary(name)}{plugged_in}".replace("  (", " ("))
         return
-    print(json_module.dumps({name: describe(registry[name]) for name in registry}, indent=2))
+    described = {name: {"from": registry.source(name), **describe(registry[name])} for name in usable(registry)}
+    print(json_module.dumps(described, indent=2))
+
+
+def usable(registry: Registry) -> list[str]:
+    """The names of a registry, without the classes of other packages that do not load; a note says why."""
+    names = []
+    for name in registry:
+        try:
+            registry[name]
+            names.append(name)
+        except UserError as err:
+            print(f"note: {err}", file=sys.stderr)
+    return names
 
 
 def describe(part: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lingula.methods import METHODS
+from lingula.registry import trust
 from lingula.runs.filled import filled
 
 
@@ -46,6 +47,7 @@ def pretrain(
     log_every: int | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
+    allow: list[str] | None = None,
     quiet: bool = False,
 ) -> Path:
     """Pre-train on the images and reports of a prepared corpus.
@@ -57,7 +59,8 @@ def pretrain(
         corpus: folder of a prepared corpus (`lingula prepare`), or folder or URL of its shards
             (`lingula prepare --shards`), which are streamed.
         out: folder of the run: checkpoints, metrics.jsonl, TensorBoard events, run.json.
-        method: what to train, `cm-cgns` by default; see `lingula list methods`.
+        method: what to train, `cm-cgns` by default; see `lingula list methods`. `package:Class` is a method of your
+            own.
         recipe: `paper`, the default, `scratch` (no pre-trained weights needed), or another of the method's own.
         options: arguments of the method, as in `--options.mu 3`; they replace the recipe's.
         weights: weights of loss terms, as in `--weights.margin 0`; they replace those of every stage with that term.
@@ -99,12 +102,14 @@ def pretrain(
             same corpus has moved, and accelerator, devices and nodes (as many processes in all), fsdp, compile,
             cuda_graphs, checkpoint_activations, log_every and checkpoint_every may differ; another value of any other
             is refused. Where there is no run yet, it begins.
+        allow: classes outside lingula that may be imported, as `package:Class`; one named by `--method` is one.
         quiet: no progress bar.
     """
-    given = {name: value for name, value in locals().items() if value is not None}
+    given = {name: value for name, value in locals().items() if value is not None and name != "allow"}
 
     from lingula.runs.pretraining import run
 
+    trust(allow)
     return run(given)
 
 

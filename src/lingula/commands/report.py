@@ -14,6 +14,7 @@ def report(
     tsne_films: int = 600,
     seed: int = 0,
     split: Literal["val", "test"] = "test",
+    allow: list[str] | None = None,
 ) -> Path:
     """Write RUN/report.html: how the run was made, what was measured, and films with what their sentences attend to.
 
@@ -28,7 +29,10 @@ def report(
         tsne_films: largest number of images in the t-SNE maps.
         seed: seed of the choice of images and of t-SNE.
         split: split from which images are shown.
+        allow: classes outside lingula that may be imported, as `package:Class`; needed for a run of such a method.
     """
     from lingula.pages.report import write_report
+    from lingula.registry import trust
 
+    trust(allow)
     return write_report(Path(run), corpus, films, clusters, tsne_films, seed, split)

@@ -20,4 +20,6 @@ CORPORA = Registry(
         "covid19-images": "lingula.corpora.covid19_images:Covid19Images",
         "kermany": "lingula.corpora.kermany:Kermany",
     },
+    group="lingula.corpora",
+    needs=("name", "licence", "studies", "fingerprint"),
 )

@@ -43,12 +43,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from lingula.data.chexpert import COMPETITION, LABELS, OTHERS, check_views, draw_5x200, in_5x200
+from lingula.data.chexpert import OTHERS, check_views, draw_5x200, in_5x200
 from lingula.data.class_sample import hash_order, only_class
 from lingula.data.label_cells import label_value
 from lingula.data.reader import Stated, find_file, fingerprint_of
 from lingula.data.study import LeftOut, Study
 from lingula.data.tables import Table, read_table
+from lingula.findings import CHEXPERT, CHEXPERT_COMPETITION
 from lingula.records import id_hash
 from lingula.registry import UserError
 
@@ -103,7 +104,7 @@ class CheXpert:
     @property
     def label_groups(self) -> dict[str, list[str]]:
         """The five classes of the 5x200 set, which exclude each other; none in part "classification"."""
-        return {"5x200": list(COMPETITION)} if self.part == "5x200" else {}
+        return {"5x200": list(CHEXPERT_COMPETITION)} if self.part == "5x200" else {}
 
     @property
     def uncertain_as(self) -> dict[str, float]:
@@ -115,7 +116,7 @@ class CheXpert:
     @property
     def unknown_as(self) -> dict[str, float]:
         """What the field's protocol takes a blank for."""
-        return {} if self.part == "5x200" else dict.fromkeys(COMPETITION, 0.0)
+        return {} if self.part == "5x200" else dict.fromkeys(CHEXPERT_COMPETITION, 0.0)
 
     @property
     def stated(self) -> tuple[Stated, ...]:
@@ -179,7 +180,7 @@ class CheXpert:
         """The class of every film of the 5x200 set, by id."""
         classes = {}
         for film in self._films("train", ["frontal"]):
-            if isinstance(film, Study) and (own := only_class(film.labels, COMPETITION, OTHERS)):
+            if isinstance(film, Study) and (own := only_class(film.labels, CHEXPERT_COMPETITION, OTHERS)):
                 classes[film.study_id] = own
         try:
             return draw_5x200(classes, self.sample_seed)
@@ -238,9 +239,9 @@ class CheXpert:
         tables = {split: read_table(path) for split, path in self._tables.items()}
         for split, table in tables.items():
             if split != "test" or self.test == "valid":
-                table.require("Path", "Frontal/Lateral", "AP/PA", *LABELS)
+                table.require("Path", "Frontal/Lateral", "AP/PA", *CHEXPERT)
             else:  # the test set's tables have no views, and groundtruth.csv has one row a study
-                table.require("Study" if "Study" in table.columns else "Path", *COMPETITION)
+                table.require("Study" if "Study" in table.columns else "Path", *CHEXPERT_COMPETITION)
         return tables
 
     @cached_property
@@ -278,7 +279,7 @@ class CheXpert:
             image=home / patient / study / path.rpartition("/")[2],
             split=split,
             view=row.get("AP/PA") or side,
-            labels={name: label_value(row[name], where, name) if name in row else math.nan for name in LABELS},
+            labels={name: label_value(row[name], where, name) if name in row else math.nan for name in CHEXPERT},
             row=where,
         )
 

@@ -49,7 +49,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from lingula.data.chexpert import COMPETITION, LABELS, OTHERS, check_views, draw_5x200, in_5x200
+from lingula.data.chexpert import OTHERS, check_views, draw_5x200, in_5x200
 from lingula.data.class_sample import only_class
 from lingula.data.label_cells import label_value
 from lingula.data.reader import Stated, find_file, find_folder, fingerprint_of
@@ -57,6 +57,7 @@ from lingula.data.reports import ReportReader
 from lingula.data.sentences import MIN_TOKENS
 from lingula.data.study import LeftOut, Sentence, Study
 from lingula.data.tables import Table, read_table
+from lingula.findings import CHEXPERT, CHEXPERT_COMPETITION
 from lingula.records import id_hash
 from lingula.registry import UserError
 
@@ -125,7 +126,7 @@ class CheXpertPlus:
     @property
     def label_groups(self) -> dict[str, list[str]]:
         """The five classes of the 5x200 set, which exclude each other; none in part "pairs"."""
-        return {"5x200": list(COMPETITION)} if self.part == "5x200" else {}
+        return {"5x200": list(CHEXPERT_COMPETITION)} if self.part == "5x200" else {}
 
     @property
     def stated(self) -> tuple[Stated, ...]:
@@ -215,7 +216,7 @@ class CheXpertPlus:
             film = self._film(where, row, self.root, ["frontal"])
             if not isinstance(film, Study) or film.split == "test":
                 continue
-            own = only_class(film.labels, COMPETITION, OTHERS)
+            own = only_class(film.labels, CHEXPERT_COMPETITION, OTHERS)
             if own and isinstance(self._with_report(film, row, count=False), Study):
                 classes[film.study_id] = own
         try:
@@ -285,15 +286,16 @@ class CheXpertPlus:
 
     @cached_property
     def _labels(self) -> dict[str, tuple[float, ...]]:
-        """The values of ``LABELS`` of every film that is labelled, by its id."""
+        """The values of ``CHEXPERT`` of every film that is labelled, by its id."""
         if not self._label_file:
             return {}
         if not self.label_table:
             return dict(_chexbert_labels(self._label_file))
         table = read_table(self.label_table)
-        table.require("Path", *LABELS)
+        table.require("Path", *CHEXPERT)
         return {
-            _film_id(row["Path"]): tuple(label_value(row[name], where, name) for name in LABELS) for where, row in table
+            _film_id(row["Path"]): tuple(label_value(row[name], where, name) for name in CHEXPERT)
+            for where, row in table
         }
 
     def _labels_of(self, study_id: str, row: dict[str, str]) -> dict[str, float]:
@@ -302,8 +304,8 @@ class CheXpertPlus:
         values = self._labels.get(study_id)
         # CheXbert calls an empty text "No Finding": of a film whose section is empty it knows nothing.
         if values is None or not (self.label_table or _text(row, SECTION_OF[self.labels_of])):
-            return dict.fromkeys(LABELS, math.nan)
-        return dict(zip(LABELS, values, strict=True))
+            return dict.fromkeys(CHEXPERT, math.nan)
+        return dict(zip(CHEXPERT, values, strict=True))
 
 
 def _film_id(path: str) -> str:
@@ -319,11 +321,11 @@ def _chexbert_labels(path: Path) -> Iterator[tuple[str, tuple[float, ...]]]:
             where = f"line {number} of {path.name}"
             try:
                 record = json.loads(line)
-                written = {name: record[name] for name in ("path_to_image", *LABELS)}
+                written = {name: record[name] for name in ("path_to_image", *CHEXPERT)}
             except (ValueError, KeyError, TypeError) as err:
                 raise UserError(f"{where}: expected an object with path_to_image and 14 labels: {err!r}") from err
             cells = {name: "" if value is None else str(value) for name, value in written.items()}
-            yield _film_id(cells["path_to_image"]), tuple(label_value(cells[name], where, name) for name in LABELS)
+            yield _film_id(cells["path_to_image"]), tuple(label_value(cells[name], where, name) for name in CHEXPERT)
 
 
 def _text(row: dict[str, str], column: str) -> str:

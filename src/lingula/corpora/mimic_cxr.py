@@ -55,24 +55,10 @@ from lingula.data.reports import ReportReader
 from lingula.data.sentences import MIN_TOKENS
 from lingula.data.study import LeftOut, Sentence, Study
 from lingula.data.tables import Table, read_table
+from lingula.findings import CHEXPERT
 from lingula.registry import UserError
 
-LABELS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
-    "Lung Opacity",
-    "No Finding",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Pneumonia",
-    "Pneumothorax",
-    "Support Devices",
-)
+LABELS = tuple(sorted(CHEXPERT))  # as the columns of the tables stand
 RADIOLOGIST_CALLS = {"Lung Opacity": "Airspace Opacity"}  # in the table of 2.1.0
 FRONTAL = ("PA", "AP")
 SPLITS = {"train": "train", "validate": "val", "test": "test"}

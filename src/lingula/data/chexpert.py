@@ -1,4 +1,4 @@
-"""What CheXpert and CheXpert Plus share: their labels, their views, and their 5x200 set. Floor 2."""
+"""What CheXpert and CheXpert Plus share beside their labels: their views, and their 5x200 set. Floor 2."""
 
 from __future__ import annotations
 
@@ -7,26 +7,10 @@ from dataclasses import replace
 
 from lingula.data.class_sample import sample_by_class
 from lingula.data.study import LeftOut, Study
+from lingula.findings import CHEXPERT, CHEXPERT_COMPETITION
 from lingula.registry import UserError, nearest
 
-COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-LABELS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
-OTHERS = tuple(name for name in LABELS if name not in (*COMPETITION, "No Finding"))
+OTHERS = tuple(name for name in CHEXPERT if name not in (*CHEXPERT_COMPETITION, "No Finding"))
 VIEWS = ("frontal", "lateral", "AP", "PA", "LL", "RL")
 PER_CLASS = 200
 
@@ -54,7 +38,7 @@ def draw_5x200(classes: Mapping[str, str], seed: int) -> dict[str, str]:
         UserError: if a class has too few.
     """
     ids = list(classes)
-    drawn = sample_by_class(ids, list(classes.values()), PER_CLASS, seed, COMPETITION)
+    drawn = sample_by_class(ids, list(classes.values()), PER_CLASS, seed, CHEXPERT_COMPETITION)
     return {ids[place]: classes[ids[place]] for place in drawn}
 
 
@@ -63,4 +47,4 @@ def in_5x200(film: Study, drawn: Mapping[str, str]) -> Study | LeftOut:
     own = drawn.get(film.study_id)
     if own is None:
         return LeftOut(film.row, "not of the 5x200 set", bad=False)
-    return replace(film, split="test", labels={name: float(name == own) for name in COMPETITION})
+    return replace(film, split="test", labels={name: float(name == own) for name in CHEXPERT_COMPETITION})

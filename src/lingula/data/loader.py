@@ -35,7 +35,7 @@ def meaning_codes(corpus: PreparedCorpus) -> np.ndarray | None:
 
 
 class Batches:
-    """Batches of films and their reports. Its heirs say which studies a batch holds, and where these are.
+    """Batches of films and their reports. Subclasses choose which studies a batch holds, and where these are.
 
     Args:
         stored: side of the stored films, pixels.

@@ -1,4 +1,4 @@
-"""Training of a task's head, and of its encoder where that is not frozen: on the loop of ``train.py``. Floor 2."""
+"""Training of a task's head, and of its encoder where that is not frozen, by ``training/loop.py``. Floor 2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from lingula.data.loader import Loader
 from lingula.registry import UserError
 from lingula.terminal.progress import progress
-from lingula.training.devices import quiet_fabric
+from lingula.training.devices import fabric_on
 from lingula.training.loop import fit
 
 
@@ -85,7 +85,7 @@ def finetune(
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=tuning.learning_rate, weight_decay=tuning.weight_decay, fused=True)
-    fabric = _fabric(device)
+    fabric = fabric_on(device)
     model, wrapped = fabric.setup(module, optimizer)
     best: dict[str, torch.Tensor] = {}
     best_score, best_epoch, epoch = math.nan, 0, 0
@@ -124,9 +124,3 @@ def _constant(rate: float) -> Callable[[int], float]:
 
 def _ignore(step: int, terms: dict[str, float]) -> None:
     """Terms are summed only where somebody listens, and only then are they found not to be finite."""
-
-
-def _fabric(device: torch.device) -> Any:
-    if device.type == "cuda":
-        return quiet_fabric(accelerator="cuda", devices=[device.index or 0], precision="bf16-mixed")
-    return quiet_fabric(accelerator=device.type, devices=1, precision="32-true")

@@ -64,8 +64,8 @@ class Summary(NamedTuple):
 def summarise(cells: Sequence[Measured], metric: str) -> Summary:
     """Mean, standard deviation and 95 % interval over the cells of one encoder and fraction.
 
-    The interval holds the luck of the test patients, by bootstrap, and that of the cells, by Student's t, but not that
-    of pre-training. Of few cells little is known: with three it is wide, and may leave the range of the metric.
+    The interval covers the variation between test patients, by bootstrap, and between cells, by Student's t, but not
+    between pre-training runs. With as few as three cells it is wide, and may leave the range of the metric.
     """
     values = [cell.numbers[metric] for cell in cells]
     sd = float(np.std(values, ddof=1)) if len(cells) > 1 else None
@@ -111,8 +111,8 @@ def compare(a: Sequence[Measured], b: Sequence[Measured], metric: str) -> Differ
     """The paired test of two encoders that were measured on the same test patients.
 
     In every draw of the bootstrap both see the same patients; where they have the same seeds, and so the same subsets
-    of labels, the differences within seeds count. The luck of the seeds is added as in :func:`summarise`. ``p`` is
-    twice the share of draws on the smaller side of zero, with one draw added to each (so never 0).
+    of labels, the differences within seeds count. The variation between seeds is added as in :func:`summarise`.
+    ``p`` is twice the share of draws on the smaller side of zero, with one draw added to each (so never 0).
 
     Raises:
         ValueError: if they were not measured on the same test studies.
@@ -135,7 +135,7 @@ def compare(a: Sequence[Measured], b: Sequence[Measured], metric: str) -> Differ
 
 
 def _pooled(values: np.ndarray, replicates: np.ndarray, seed: int = 1) -> np.ndarray:
-    """``(cells,)`` and ``(cells, draws)`` to ``(draws,)``: the mean over the cells, and its luck.
+    """``(cells,)`` and ``(cells, draws)`` to ``(draws,)``: the mean over the cells, and its variation.
 
     To draw the cells with replacement would be wrong: three of one sign happen by chance one time in four, and all
     their draws are of that sign. The mean of n cells is off by s / sqrt(n) times a Student's t of n - 1 degrees.

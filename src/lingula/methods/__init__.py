@@ -22,4 +22,6 @@ METHODS = Registry(
         "simsiam": "lingula.methods.simsiam:SimSiam",
         "vicreg": "lingula.methods.vicreg:VICReg",
     },
+    group="lingula.methods",
+    needs=("recipes", "forward", "encode_image"),
 )

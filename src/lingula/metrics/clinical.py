@@ -17,23 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-CHEXBERT_LABELS = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-    "No Finding",
-)
-CHEXBERT_FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+CHEXBERT_CLASSES = (4,) * 13 + (2,)  # of its heads; the last is that of "No Finding"
 
 
 class ClinicalError(Exception):
@@ -67,8 +51,7 @@ class _CheXbert(nn.Module):
 
         super().__init__()
         self.bert = AutoModel.from_config(config, trust_remote_code=False)
-        classes = [2 if label == "No Finding" else 4 for label in CHEXBERT_LABELS]
-        self.linear_heads = nn.ModuleList(nn.Linear(config.hidden_size, count) for count in classes)
+        self.linear_heads = nn.ModuleList(nn.Linear(config.hidden_size, count) for count in CHEXBERT_CLASSES)
 
     def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
         """``(B, T)`` twice to ``(B, 14)`` bool."""
@@ -81,7 +64,7 @@ class _CheXbert(nn.Module):
 def chexbert_labels(
     reports: Sequence[str], folder: Path, device: torch.device | str = "cpu", batch_size: int = 32
 ) -> np.ndarray:
-    """Which of :data:`CHEXBERT_LABELS` each report affirms, or is uncertain about.
+    """Which of :data:`lingula.findings.CHEXBERT` each report affirms, or is uncertain about.
 
     Uncertain counts as present, as in the package f1chexbert 0.0.2. That package is not used: it downloads as it
     starts, and calls what transformers 5 no longer has. The architecture is read off the weights' names.
@@ -120,7 +103,7 @@ def chexbert_labels(
     if missing:
         raise ClinicalError(f"{folder / 'chexbert.pth'} does not hold CheXbert's weights: it lacks {missing[0]}")
     model.to(device).eval()
-    labels = [np.zeros((0, len(CHEXBERT_LABELS)), dtype=bool)]
+    labels = [np.zeros((0, len(CHEXBERT_CLASSES)), dtype=bool)]
     for start in range(0, len(reports), batch_size):
         texts = [" ".join(report.split()) for report in reports[start : start + batch_size]]
         tokens = tokenizer(texts, padding=True, truncation=True, max_length=512, return_tensors="pt").to(device)

@@ -61,9 +61,8 @@ def measure(
 
 
 def name_of(task: Any) -> str:
-    """What ``lingula list tasks`` calls it."""
-    kind = type(task).__name__
-    return next((name for name, path in TASKS.paths.items() if path.endswith(f":{kind}")), kind)
+    """What ``lingula list tasks`` calls it, or ``package:Class``."""
+    return TASKS.name_of(type(task))
 
 
 def share(fraction: float) -> str:

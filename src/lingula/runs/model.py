@@ -19,7 +19,7 @@ from lingula.data.sentences import report_sentences
 from lingula.data.tokens import tokenise
 from lingula.data.transforms import centre_corners, crop, to_unit_range
 from lingula.nn.image_encoders import has_batch_norm
-from lingula.registry import UserError
+from lingula.registry import UserError, trust
 from lingula.runs.build import build_method, method_of
 from lingula.training.checkpoint import load_weights
 
@@ -62,15 +62,17 @@ class Attention:
     maps: np.ndarray
 
 
-def load(run: Path | str, device: str | torch.device = "cpu") -> Model:
+def load(run: Path | str, device: str | torch.device = "cpu", allow: str | Sequence[str] = ()) -> Model:
     """The trained model of a run, in evaluation mode.
 
     Args:
         run: the folder that ``lingula pretrain --out`` wrote.
         device: where it shall live.
+        allow: a method outside lingula whose code may run, as ``"package:Class"``; needed for a run of such a method.
     Raises:
-        UserError: if the folder holds no run, or no checkpoint.
+        UserError: if the folder holds no run, or no checkpoint, or if its method is outside lingula and not allowed.
     """
+    trust(allow)
     method, tokenizer, made = method_of(run)
     made = {**made, "checkpoint_sha256": load_weights(Path(run), method)}
     return Model(method.to(device).eval(), tokenizer, made, torch.device(device))

@@ -14,13 +14,8 @@ from lingula.nn.image_encoders import MADE_HERE, check_published
 from lingula.nn.text_encoders import SMALL_BERT
 from lingula.registry import UserError, check_options, nearest
 from lingula.runs.build import TOWERS
+from lingula.training.devices import ACCELERATORS, PRECISIONS
 from lingula.training.recipe import OPTIMIZERS, SCHEDULES, Recipe, Stage
-
-ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps")
-
-
-PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed")
-
 
 # What is not given is this, or, of a run that is resumed, what its run.json says.
 MAKING: dict[str, Any] = {"method": "cm-cgns", "recipe": "paper", "seed": 42, "accumulate": 1, "vocabulary": 2000}

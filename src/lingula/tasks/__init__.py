@@ -16,4 +16,6 @@ TASKS = Registry(
         "swap-test": "lingula.tasks.swap_test:SwapTest",
         "false-negatives": "lingula.tasks.false_negatives:FalseNegatives",
     },
+    group="lingula.tasks",
+    needs=("higher_is_better", "needs", "cells", "measure"),
 )

@@ -31,10 +31,9 @@ from lingula.evaluation.finetune import Outcome, Tuning, finetune, tuning_batch
 from lingula.evaluation.statistics import few_patients, mean_replicates, patient_draws, undefined
 from lingula.evaluation.studies import draw_subset, ids_of, labelled_rows, patients_of
 from lingula.evaluation.task import Cell, Encoders, Measured, cells_of
+from lingula.findings import CHEXBERT, CHEXPERT_COMPETITION
 from lingula.metrics.captions import ORDERS, bleu, bleu_counts, cider_d, meteor_exact_stem, rouge_l, sentences, words
 from lingula.metrics.clinical import (
-    CHEXBERT_FIVE,
-    CHEXBERT_LABELS,
     ClinicalError,
     chexbert_labels,
     micro_f1,
@@ -253,7 +252,7 @@ class ReportGeneration:
         try:
             if self.chexbert is not None:
                 truth, told = (chexbert_labels(texts, self.chexbert, device) for texts in (written, generated))
-                five = np.isin(CHEXBERT_LABELS, CHEXBERT_FIVE)
+                five = np.isin(CHEXBERT, CHEXPERT_COMPETITION)
                 found["chexbert_micro_f1"] = micro_f1(truth, told, weights)
                 found["chexbert_5_micro_f1"] = micro_f1(truth[:, five], told[:, five], weights)
             if self.radgraph is not None:

@@ -39,7 +39,7 @@ class Retrieval:
             than half is left out.
         split: `val` or `test`.
     Raises:
-        UserError: for a pool of nobody.
+        UserError: if `pool` < 1.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("encode_text",)

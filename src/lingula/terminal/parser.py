@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from types import SimpleNamespace
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
@@ -90,11 +91,34 @@ def positionals_of(function: Any) -> dict[str, Any]:
 
 
 def parse(parser: Any, arguments: list[str]) -> Any:
-    """Parsed options without the parser's own."""
+    """Parsed options without the parser's own.
+
+    Raises:
+        UserError: if a file of options allows a class, which only the command line may.
+    """
     config = parser.parse_args(spell_out(parser, arguments))
+    for name in config.get("allow") or ():
+        if name not in named_in(arguments):
+            raise UserError(f"{parser.prog}: a file cannot allow a class; name it on the command line: --allow {name}")
     for own in ("config", "print_config"):
         config.pop(own, None)
     return config
+
+
+def named_in(arguments: list[str]) -> list[str]:
+    """The classes that are named on the command line itself: the values of ``--method`` and ``--allow``.
+
+    Example:
+        >>> named_in(["--method", "a:B", "--allow=c:D", "e.f:G", "--out", "h:I"])
+        ['a:B', 'c:D', 'e.f:G']
+    """
+    named, option = [], ""
+    for word in arguments:
+        if word.startswith("--"):
+            option, _, word = word.partition("=")
+        if option in ("--method", "--allow") and word:
+            named += re.findall(r"[\w.]+:\w+", word)
+    return named
 
 
 def spell_out(parser: Any, arguments: list[str]) -> list[str]:

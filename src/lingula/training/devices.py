@@ -12,6 +12,9 @@ import torch
 from lingula.registry import UserError
 from lingula.training.sharding import shard
 
+ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps")
+PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed")
+
 
 def quiet_fabric(**options: Any) -> Any:
     """A ``lightning.fabric.Fabric`` with these options.
@@ -82,6 +85,24 @@ def make_fabric(accelerator: str, devices: int, nodes: int, precision: str, shar
         raise UserError(f"accelerator '{accelerator}' with {devices} devices: {err}") from err
 
 
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seed the generators that a step draws from. torch.manual_seed seeds those of all kinds of devices, and notes the
+    call down, with a traceback, for each kind that is not in use yet: a millisecond a step, and memory that is never
+    given back."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+def fabric_on(device: torch.device) -> Any:
+    """A Fabric of one process on a device that is chosen already; bf16-mixed on CUDA, fp32 elsewhere."""
+    if device.type == "cuda":
+        return quiet_fabric(accelerator="cuda", devices=[device.index or 0], precision="bf16-mixed")
+    return quiet_fabric(accelerator=device.type, devices=1, precision="32-true")
+
+
 def loss_scale(fabric: Any) -> Any:
     """The ``GradScaler`` of 16-mixed, one for all stages; ``None`` at other precisions."""
     return getattr(fabric.strategy.precision, "scaler", None)
@@ -128,10 +149,6 @@ def device_of(name: str) -> str:
     Raises:
         UserError: if there is no such device.
     """
-    import torch
-
-    from lingula.registry import UserError
-
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

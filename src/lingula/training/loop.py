@@ -14,6 +14,7 @@ import torch
 
 from lingula.data.loader import Batches
 from lingula.registry import UserError
+from lingula.training.devices import seed_device
 
 
 def fit(
@@ -56,7 +57,7 @@ def fit(
     sums: dict[str, torch.Tensor] = {}
     seen = 0
     for step in range(start, steps):
-        _seed((seed * 1_000_003 + step) * 1_009 + fabric.global_rank, fabric.device)
+        seed_device((seed * 1_000_003 + step) * 1_009 + fabric.global_rank, fabric.device)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step) * group.get("scale", 1.0)
         for micro in range(accumulate):
@@ -88,17 +89,6 @@ def fit(
         if after_each is not None:
             after_each(done)
             model.train()
-
-
-def _seed(seed: int, device: torch.device) -> None:
-    """Seed the generators that a step draws from. torch.manual_seed seeds those of all kinds of devices, and notes the
-    call down, with a traceback, for each kind that is not in use yet: a millisecond a step, and memory that is never
-    given back."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)
 
 
 def _check_finite(step: int, means: dict[str, float], ways_out: str) -> None:

@@ -16,6 +16,13 @@ from lingula.data.study import Study
 from lingula.registry import UserError
 
 
+def drawn(folder) -> dict[str, int]:
+    return {"train": 4, "val": 1, "test": 2, "film_size": 48}
+
+
+DOWNLOADS = {"drawn": drawn}
+
+
 @pytest.fixture(scope="module")
 def studies() -> list[Study]:
     return [study for study in Synthetic(train=700, val=51, test=100, film_size=96).studies() if type(study) is Study]
