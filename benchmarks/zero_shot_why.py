@@ -35,7 +35,7 @@ def why(run: str) -> str:
     model.method.eval()
     films = torch.cat(
         [
-            F.normalize(model.method.encode_image(batch.image)[1].float(), dim=-1)
+            F.normalize(model.method.encode_image(batch.image).embedding.float(), dim=-1)
             for batch in film_loader(model, corpus, rows)
         ]
     )

@@ -78,7 +78,7 @@ def test_the_example_of_a_new_method_is_short_and_runs(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
-    assert [row["encoder"] for row in rows] == ["add_a_method:SentenceToFilm"]
+    assert [row["encoder"] for row in rows] == ["add_a_method:SentenceToImage"]
     assert rows[0]["recall_at_5"] > rows[0]["chance_at_5"]
 
 

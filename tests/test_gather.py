@@ -154,7 +154,7 @@ def build(options: dict, films: torch.Tensor) -> CMCGNS:
         for name, parameter in model.patch_projection.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
-        model.patch_projection[-1].bias.sub_(model.encode_image(films)[2].mean((0, 1)))
+        model.patch_projection[-1].bias.sub_(model.encode_image(films).patches.mean((0, 1)))
         model.cross_attention.image_key.weight.mul_(30)
     if model.online is not None:  # a bank that has started
         model.online.centres.copy_(torch.nn.functional.normalize(torch.randn_like(model.online.centres)))
@@ -255,7 +255,7 @@ def test_two_halves_give_the_gradient_of_the_whole(whole, two, name):
     model = build(MODELS[name], whole.image)
     drawn = model.attend(whole.image, whole.reports).image_to_report.detach()
     centres = kmeans.spherical_kmeans(drawn, 3, whole.seed, whole.reports.sentence_key).centres
-    first_two = (model.encode_text(whole.reports)[2] @ centres.T).topk(2, dim=1).indices
+    first_two = (model.encode_text(whole.reports).sentences @ centres.T).topk(2, dim=1).indices
     assert all(len(column.unique()) > 1 for column in first_two.T)  # or it did not matter whose centres they are
     with limits(name == "many sentences"):
         terms = model(whole)

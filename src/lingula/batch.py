@@ -32,6 +32,8 @@ class Movable:
             value = getattr(self, field.name)
             if isinstance(value, Tensor | Movable):
                 value = send(value, device) if isinstance(value, Tensor) else value.to(device)
+            elif isinstance(value, list) and value and isinstance(value[0], Tensor):
+                value = [send(tensor, device) for tensor in value]
             moved[field.name] = value
         return type(self)(**moved)
 
@@ -120,7 +122,7 @@ class Batch(Movable):
 
 
 @dataclass
-class ImageFeatures:
+class ImageFeatures(Movable):
     """What leaves an image encoder.
 
     Attributes:
@@ -137,7 +139,7 @@ class ImageFeatures:
 
 
 @dataclass
-class TextFeatures:
+class TextFeatures(Movable):
     """What leaves a text encoder.
 
     Attributes:
@@ -151,3 +153,35 @@ class TextFeatures:
     token_mask: Tensor
     sentences: Tensor
     report_of_sentence: Tensor
+
+
+@dataclass
+class ImageEncoding(Movable):
+    """What a method makes of images: how they leave the encoder, and where they lie in the method's own space.
+
+    Attributes:
+        features: what left the image encoder.
+        embedding: ``(B, D)``, one an image; what is compared with reports or other views.
+        patches: ``(B, P, D)``, one a place, in reading order.
+        grid: ``(h, w)`` with ``h * w == P``.
+    """
+
+    features: ImageFeatures
+    embedding: Tensor
+    patches: Tensor
+    grid: tuple[int, int]
+
+
+@dataclass
+class TextEncoding(Movable):
+    """What a method makes of reports: how they leave the encoder, and where they lie in the method's own space.
+
+    Attributes:
+        features: what left the text encoder.
+        embedding: ``(B, D)``, one a report.
+        sentences: ``(N, D)``, one a sentence.
+    """
+
+    features: TextFeatures
+    embedding: Tensor
+    sentences: Tensor

@@ -8,11 +8,13 @@ the gradient of one process with the whole batch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Kept = TypeVar("Kept")
 
 
 def world() -> tuple[int, int]:
@@ -112,3 +114,17 @@ def mean_over_all(total: Tensor, count: Tensor | int) -> Tensor:
         count = count.clone()
         dist.all_reduce(count)
     return total * processes / count.clamp_min(1)
+
+
+def gather_objects(own: Kept) -> list[Kept]:
+    """What each process has, in the order of the ranks, such as encodings of unequal sizes; slow, so not for training.
+
+    Args:
+        own: on the CPU, something that can be pickled.
+    """
+    processes = world()[1]
+    if processes == 1:
+        return [own]
+    found: list[Kept] = [own] * processes
+    dist.all_gather_object(found, own)
+    return found

@@ -36,8 +36,8 @@ def test_the_two_directions(tiny, options):
     model = build(tiny, **options).eval()  # BatchNorm, where there is one, by its running statistics
     model.weights = {"image_to_text": 0.75, "text_to_image": 0.25}
     batch = tiny.double(tiny.batch((2, 1, 3)))
-    image = model.encode_image(batch.image)[1].tolist()
-    report = model.encode_text(batch.reports)[1].tolist()
+    image = model.encode_image(batch.image).embedding.tolist()
+    report = model.encode_text(batch.reports).embedding.tolist()
     tau = options.get("temperature", 0.07)
     terms = model(batch)
     assert terms["image_to_text"].item() == pytest.approx(0.75 * literal(image, report, tau), rel=1e-6)
@@ -49,7 +49,8 @@ def test_the_two_directions(tiny, options):
 def test_a_report_is_the_mean_of_its_tokens_and_pads_are_none(tiny):
     model = build(tiny)
     reports = tiny.batch((2, 1, 3)).reports
-    features, embedding, _ = model.encode_text(reports)
+    told = model.encode_text(reports)
+    features, embedding = told.features, told.embedding
     for row in range(3):
         real = features.tokens[row][reports.token_mask[row]]
         torch.testing.assert_close(embedding[row], model.text_projection(sum(real)[None] / len(real))[0])
@@ -59,8 +60,9 @@ def test_maps_are_cosines_of_sentences_with_places(tiny):
     """A place's embedding is what the film's would be if the pool looked nowhere else."""
     model = build(tiny).eval()
     batch = tiny.double(tiny.batch((2, 1)))
-    features, _, patches = model.encode_image(batch.image)
-    sentences = model.encode_text(batch.reports)[2]
+    seen = model.encode_image(batch.image)
+    features, patches = seen.features, seen.patches
+    sentences = model.encode_text(batch.reports).sentences
     maps = model.attention_maps(batch.image, batch.reports)
     h, w = features.grid
     assert maps.shape == (3, h, w)

@@ -109,8 +109,10 @@ def literal_report(model, batch, f, v, tau_3, mu, alpha, beta):
 def literal_terms(model, batch, tau_1=0.01, tau_3=0.01, mu=3.0, alpha=0.2, beta=0.5):
     """Eqs. 1-13, unweighted, from the projected embeddings; the centres are k-means' of the representations."""
     reports = batch.reports
-    _, image, patches = (x.tolist() if torch.is_tensor(x) else x for x in model.encode_image(batch.image))
-    _, report, sentences = (x.tolist() if torch.is_tensor(x) else x for x in model.encode_text(reports))
+    seen, told = model.encode_image(batch.image), model.encode_text(reports)
+    image, patches, report, sentences = (
+        x.tolist() for x in (seen.embedding, seen.patches, told.embedding, told.sentences)
+    )
     owner = reports.report_of_sentence.tolist()
     w = {name: p.tolist() for name, p in model.cross_attention.named_parameters()}
 
@@ -316,7 +318,8 @@ def test_half_is_masked_and_it_is_the_patches_of_the_film(tiny, mask):
 
 def test_tokens_are_projected_and_normalised_before_the_mean(tiny):
     model, reports = build(tiny, project_tokens=True, projection_layers=1).eval(), tiny.batch((2, 1)).reports
-    features, _, sentences = model.encode_text(reports)
+    told = model.encode_text(reports)
+    features, sentences = told.features, told.sentences
     for n in range(reports.sentence_count):
         total, count = [0.0] * 8, 0
         for token in features.tokens[reports.sentence_of_token == n]:
@@ -405,7 +408,7 @@ def test_the_film_term_contrasts_films_under_a_fixed_query_and_is_off_by_default
     model.weights = {"film": 2.0}
     (name, value), *others = model(batch).items()
     assert (name, others) == ("film", [])
-    patches, sentences = model.encode_image(batch.image)[2], model.encode_text(batch.reports)[2]
+    patches, sentences = model.encode_image(batch.image).patches, model.encode_text(batch.reports).sentences
     total = 0.0
     for n, own in enumerate(batch.reports.report_of_sentence.tolist()):
         cosines = []

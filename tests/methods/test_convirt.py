@@ -67,7 +67,8 @@ def test_the_equations(tiny, sentence_counts, tau):
     assert list(terms) == list(WEIGHTS)
     assert terms["image_to_text"].item() == pytest.approx(0.75 * literal_infonce(images, texts, tau), abs=1e-12)
     assert terms["text_to_image"].item() == pytest.approx(0.25 * literal_infonce(texts, images, tau), abs=1e-12)
-    for found, expected in ((model.encode_image(batch.image)[1], images), (model.encode_text(batch.reports)[1], texts)):
+    image, text = model.encode_image(batch.image), model.encode_text(batch.reports)
+    for found, expected in ((image.embedding, images), (text.embedding, texts)):
         torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
@@ -75,7 +76,7 @@ def test_maps_are_cosines_of_projected_patches(tiny):
     model = build(tiny).eval()
     batch = tiny.double(tiny.batch((2, 1)))
     patches = model.image_encoder(batch.image).patches.tolist()
-    sentences = model.encode_text(batch.reports)[2].tolist()
+    sentences = model.encode_text(batch.reports).sentences.tolist()
     maps = model.attention_maps(batch.image, batch.reports).flatten(1).tolist()
     for n, film in enumerate(batch.reports.report_of_sentence.tolist()):
         for p, patch in enumerate(patches[film]):

@@ -12,6 +12,7 @@ import torch
 from lingula.commands.pretrain import pretrain
 from lingula.data.collate import SENTENCES
 from lingula.methods import METHODS
+from lingula.nn.method import check_method
 from lingula.registry import UserError, check_options
 from lingula.training.recipe import OPTIMIZERS, SCHEDULES, Stage, from_scratch
 
@@ -79,6 +80,36 @@ def test_every_term_is_a_finite_scalar(build, batch):
         assert term.shape == (), name
         assert term.isfinite(), name
         assert term.requires_grad, name
+
+
+def test_weights_are_factors(build, batch):
+    """Twice the weight is twice the term; a term of weight 0 is left out; the other terms stay as they are."""
+    plain = build()(batch())
+    for name in plain:
+        model = build()
+        weights = model.weights
+        model.weights = weights | {name: 2 * weights[name]}
+        doubled = model(batch())
+        assert doubled[name].item() == 2 * plain[name].item(), name
+        if len(plain) == 1:
+            continue
+        model = build()
+        model.weights = weights | {name: 0.0}
+        assert set(model(batch())) == set(plain) - {name}
+
+
+def test_a_weight_of_a_term_that_is_not_computed_is_refused_by_name(build, batch):
+    model = build()
+    known = next(name for name, weight in model.weights.items() if weight)
+    model.weights = {known: 1.0, "no_such_term": 1.0}
+    with pytest.raises(UserError, match="no loss term 'no_such_term'"):
+        model(batch())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_is_a_method(name, tiny):
+    check_method(METHODS[name])
+    check_method(tiny.method(name, METHODS[name].recipes["scratch"].options | tiny.smaller.get(name, {})))
 
 
 def test_gradient_reaches_every_parameter(build, batch):
@@ -214,13 +245,14 @@ def test_residual_networks_and_vision_transformers(name, encoder, tiny, batch):
 def test_films_can_be_encoded_alone(build, batch):
     model = build().eval()
     images = batch().image
-    features, embedding, patches = model.encode_image(images)
+    seen = model.encode_image(images)
+    features, embedding, patches = seen.features, seen.embedding, seen.patches
     count = len(images)
     assert features.pooled.shape == (count, model.image_encoder.width)
     assert embedding.shape[0] == count
     assert embedding.ndim == 2
     assert patches.shape[0] == count
-    one = model.encode_image(images[:1])[1]
+    one = model.encode_image(images[:1]).embedding
     torch.testing.assert_close(one, embedding[:1], rtol=1e-4, atol=1e-5)
 
 
@@ -234,12 +266,13 @@ def test_a_method_of_films_alone_has_no_way_in_for_reports(name, tiny):
 def test_reports_can_be_encoded_alone_and_looked_for_on_their_films(build, batch):
     model = build().eval()
     data = batch()
-    features, embedding, sentences = model.encode_text(data.reports)
-    assert embedding.shape == (len(data), model.encode_image(data.image)[1].shape[1])
+    told = model.encode_text(data.reports)
+    features, embedding, sentences = told.features, told.embedding, told.sentences
+    assert embedding.shape == (len(data), model.encode_image(data.image).embedding.shape[1])
     assert len(sentences) == len(features.sentences) == data.reports.sentence_count
     maps = model.attention_maps(data.image, data.reports)
     assert maps.shape[0] == data.reports.sentence_count
-    assert maps[0].numel() == model.encode_image(data.image)[2].shape[1]
+    assert maps[0].numel() == model.encode_image(data.image).patches.shape[1]
     assert maps.isfinite().all()
     assert maps.std() > 0
 

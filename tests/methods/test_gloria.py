@@ -66,7 +66,8 @@ def both_ways(logits):
 
 
 def literal(model, batch, tau_a=0.25, tau_w=0.2, tau=0.1):
-    _, image, regions = model.encode_image(batch.image)
+    seen = model.encode_image(batch.image)
+    image, regions = seen.embedding, seen.patches
     image, regions = image.tolist(), regions.tolist()
     words = words_of(model, batch.reports)
     s = [[cos(v, mean(report)) / tau for report in words] for v in image]
@@ -121,7 +122,8 @@ def test_words_are_sums_of_the_last_layers(tiny):
         torch.manual_seed(0)
         model = GLoRIA(image_encoder, TextEncoder(config), tiny.image_size, text_layers=asked).eval()
         states = sum(model.text_encoder.states(reports)[-used:])
-        features, report, _ = model.encode_text(reports)
+        told = model.encode_text(reports)
+        features, report = told.features, told.embedding
         torch.testing.assert_close(features.tokens, states)
         words = words_of(model, reports)
         torch.testing.assert_close(report[1], torch.tensor(mean(words[1])), rtol=1e-4, atol=1e-5)
@@ -129,7 +131,8 @@ def test_words_are_sums_of_the_last_layers(tiny):
 
 def test_sentences_are_means_of_their_words(tiny):
     model, reports = build(tiny), tiny.batch((2, 1)).reports
-    _, report, sentences = model.encode_text(reports)
+    told = model.encode_text(reports)
+    report, sentences = told.embedding, told.sentences
     words = words_of(model, reports)
     torch.testing.assert_close(report[0], torch.tensor(mean(words[0]), dtype=torch.float64))
     count = int(reports.word_of_token[reports.sentence_of_token == 0].max()) + 1  # the first sentence's words
@@ -141,7 +144,7 @@ def test_sentences_are_means_of_their_words(tiny):
 @pytest.mark.parametrize("options", [{}, {"upsample_to": 64}])
 def test_the_maps_are_the_words_attention(tiny, options):
     model, batch = build(tiny, **options), tiny.double(tiny.batch((2, 1)))
-    regions = model.encode_image(batch.image)[2].tolist()
+    regions = model.encode_image(batch.image).patches.tolist()
     alpha = attention(words_of(model, batch.reports)[1], regions[1], 0.25)  # of the report of one sentence
     maps = model.attention_maps(batch.image, batch.reports)
     side = 2 * max(1, options.get("upsample_to", 0) // tiny.image_size)
@@ -156,7 +159,8 @@ def test_regions_come_from_the_map_before_the_last(tiny):
         model = tiny.method("gloria", {"upsample_to": 0}, image_encoder=encoder).eval()
         assert model.region_projection.weight.shape == (16, width)
         assert model.region_projection.bias is None
-        features, _, regions = model.encode_image(tiny.batch().image)
+        seen = model.encode_image(tiny.batch().image)
+        features, regions = seen.features, seen.patches
         source = features.maps[-2].flatten(2).transpose(1, 2) if encoder == "resnet18" else features.patches
         assert source.shape[1] == places
         torch.testing.assert_close(regions, F.linear(source, model.region_projection.weight))

@@ -55,8 +55,10 @@ def literal_local(queries, keys, weights, positives, tau):
 
 def literal_terms(model, batch, tau, tau_local, reach, decay):
     reports = batch.reports
-    features, image, patches = model.encode_image(batch.image)
-    text, report, sentences = model.encode_text(reports)
+    seen = model.encode_image(batch.image)
+    features, image, patches = seen.features, seen.embedding, seen.patches
+    told = model.encode_text(reports)
+    text, report, sentences = told.features, told.embedding, told.sentences
     cross = model.cross_attention(patches, sentences, reports)
     image, patches, report, drawn_patches = (x.tolist() for x in (image, patches, report, cross.report_to_image))
     owner, everyone = reports.report_of_sentence.tolist(), range(len(batch))
@@ -127,7 +129,7 @@ def test_the_weights_of_places_and_sentences_carry_no_gradient(tiny):
     sum(terms.values()).backward()
     pools = [*model.image_pool.parameters(), *model.report_pool.parameters()]
     assert all(p.grad is None for p in pools)
-    weights = [model.look(batch.image)[3], model.read(batch.reports)[3]]
+    weights = [model.look(batch.image)[1], model.read(batch.reports)[1]]
     assert not any(w.requires_grad for w in weights)
     for w in weights:
         torch.testing.assert_close(w.sum(1), torch.ones(3, dtype=torch.float64))

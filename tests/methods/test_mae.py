@@ -130,7 +130,8 @@ def test_finite_in_bfloat16(tiny):
 
 def test_encode_image_sees_the_whole_film(tiny):
     model, batch = build(tiny), films(tiny)
-    features, embedding, patches = model.encode_image(batch.image)
+    seen = model.encode_image(batch.image)
+    features, embedding, patches = seen.features, seen.embedding, seen.patches
     assert torch.equal(embedding, features.pooled)
     assert torch.equal(patches, model.image_encoder(batch.image).patches)
 

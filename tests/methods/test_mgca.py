@@ -94,8 +94,10 @@ def clipped(values):
 
 def literal(model, batch, weights, tau=0.07, tau_l=0.1, tau_p=0.2, epsilon=0.05, iterations=3):
     """The three terms; ``weights`` of each report's words."""
-    _, image, patches = model.encode_image(batch.image)
-    _, report, padded, mask, _ = model._read_reports(batch.reports)
+    seen = model.encode_image(batch.image)
+    image, patches = seen.embedding, seen.patches
+    read = model.read_words(batch.reports)
+    report, padded, mask = read.embedding, read.words, read.mask
     words = [row[real].tolist() for row, real in zip(padded, mask, strict=True)]
     image, patches, report = image.tolist(), patches.tolist(), report.tolist()
 
@@ -180,9 +182,10 @@ def test_padding_is_in_no_statistic(tiny):
 
 def test_the_maps_are_the_words_attention(tiny):
     model, batch = fresh_norms(build(tiny)), tiny.double(tiny.batch((2, 1)))
-    patches = [normal(p) for p in model.encode_image(batch.image)[2][1].tolist()]
-    _, _, words, mask, _ = model._read_reports(batch.reports)
-    rows = [softmax([dot(normal(w), p) / 0.1 for p in patches]) for w in words[1][mask[1]].tolist()]
+    patches = [normal(p) for p in model.encode_image(batch.image).patches[1].tolist()]
+    read = model.read_words(batch.reports)
+    words = read.words[1][read.mask[1]].tolist()
+    rows = [softmax([dot(normal(w), p) / 0.1 for p in patches]) for w in words]
     maps = model.attention_maps(batch.image, batch.reports)
     expected = torch.tensor([sum(column) / len(rows) for column in zip(*rows, strict=True)], dtype=torch.float64)
     torch.testing.assert_close(maps[2].flatten(), expected)  # the second report has one sentence
@@ -190,7 +193,8 @@ def test_the_maps_are_the_words_attention(tiny):
 
 def test_the_report_is_the_first_token(tiny):
     model, reports = fresh_norms(build(tiny)), tiny.batch((2, 1)).reports
-    features, report, sentences = model.encode_text(reports)
+    told = model.encode_text(reports)
+    features, report, sentences = told.features, told.embedding, told.sentences
     torch.testing.assert_close(report, model.report_projection(features.tokens[:, 0]))
     padded, mask = word_sums(features.tokens, reports)
     words = model.word_projection(padded, mask)

@@ -105,7 +105,7 @@ def literal_siblings(observations, sentences, pairing, tau):
 
 def literal_correlation(model, batch):
     """The error over pairs, for each film alone."""
-    patches, tokens = model.encode_image(batch.image)[2], model.encode_text(batch.reports)[0].tokens
+    patches, tokens = model.encode_image(batch.image).patches, model.encode_text(batch.reports).features.tokens
     h, w = model.image_encoder.grid
     count = h * w
     draws = keyed_uniform(batch.seed, batch.rows, count).tolist()
@@ -148,8 +148,10 @@ def literal_correlation(model, batch):
 
 def literal_terms(model, batch, tau=0.07, tau_sets=0.1, lambda_in=0.5):
     reports = batch.reports
-    _, image, patches = model.encode_image(batch.image)
-    _, report, sentences = model.encode_text(reports)
+    seen = model.encode_image(batch.image)
+    image, patches = seen.embedding, seen.patches
+    told = model.encode_text(reports)
+    report, sentences = told.embedding, told.sentences
     observations = model.extractor(patches)[0].tolist()
     owner, size = reports.report_of_sentence.tolist(), range(len(batch))
     sets = [[s for s, o in zip(sentences.tolist(), owner, strict=True) if o == b] for b in size]
@@ -235,7 +237,7 @@ def test_only_the_first_sentences_of_a_long_report_are_aligned_but_all_are_looke
     assert build(tiny)(batch)["pathology"] == build(tiny, max_sentences=16)(batch)["pathology"]
     assert build(tiny, max_sentences=20)(batch)["pathology"] != build(tiny)(batch)["pathology"]
     model = build(tiny, max_sentences=3)
-    sentences = model.encode_text(batch.reports)[2]
+    sentences = model.encode_text(batch.reports).sentences
     sets, mask = model.sentence_sets(sentences, batch.reports)
     assert mask.tolist() == [[True, True, True], [True, True, False]]
     assert torch.equal(sets[0], sentences[:3])
@@ -255,7 +257,7 @@ def test_what_other_processes_pad_to_changes_nothing(tiny, monkeypatch):
     model, batch = build(tiny), twins(tiny)
     expected = model(batch)
     monkeypatch.setattr(place, "row_counts", lambda count, device: [count, count + 3])
-    assert model.sentence_sets(model.encode_text(batch.reports)[2], batch.reports)[1].shape == (3, 5)
+    assert model.sentence_sets(model.encode_text(batch.reports).sentences, batch.reports)[1].shape == (3, 5)
     for name, term in model(batch).items():
         torch.testing.assert_close(term, expected[name], msg=name)
 
@@ -320,7 +322,7 @@ def test_the_gap_is_between_the_own_report_and_the_next(tiny):
 
 def test_each_sentence_draws_the_observations_it_is_paired_with_and_looks_where_they_were_seen(tiny):
     model, batch = build(tiny, pairing="hungarian"), draw(tiny)  # the pairing of the maps is soft all the same
-    patches, sentences = model.encode_image(batch.image)[2], model.encode_text(batch.reports)[2]
+    patches, sentences = model.encode_image(batch.image).patches, model.encode_text(batch.reports).sentences
     observations, seen = model.extractor(patches)
     observed = model.cross_attention(patches, sentences, batch.reports)
     maps = model.attention_maps(batch.image, batch.reports)
@@ -354,8 +356,8 @@ def test_eight_pairs_are_learnt_until_each_film_has_its_report(tiny, pairing):
     model, batch = build(tiny, pairing=pairing, dim=16), draw(tiny, (2, 1, 3, 2, 1, 4, 2, 3))
     model.train().weights = {"pathology": 1.0}
     train(model, batch, 40)
-    observations, _ = model.extractor(model.encode_image(batch.image)[2])
-    sets, mask = model.sentence_sets(model.encode_text(batch.reports)[2], batch.reports)
+    observations, _ = model.extractor(model.encode_image(batch.image).patches)
+    sets, mask = model.sentence_sets(model.encode_text(batch.reports).sentences, batch.reports)
     similarity = set_similarity(observations, sets, mask, model.pairing)
     assert similarity.argmax(0).tolist() == similarity.argmax(1).tolist() == list(range(8))
 

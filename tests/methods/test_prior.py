@@ -105,7 +105,8 @@ def pooled(model, sets):
 
 def literal_terms(model, batch, tau, bank=True):
     reports, size, prototypes = batch.reports, len(batch), model.bank.prototypes.tolist()
-    features, image, patches = model.encode_image(batch.image)
+    seen = model.encode_image(batch.image)
+    features, image, patches = seen.features, seen.embedding, seen.patches
     image, grid = image.tolist(), features.grid
     # Linear before the mean over a sentence's tokens, as the released code has it.
     tokens = model.text_encoder(reports).tokens
@@ -232,7 +233,7 @@ def test_the_bank_is_in_use_from_the_second_stage_on_and_a_checkpoint_knows(tiny
     model.weights = dict(STAGE_1)
     model.after_step()
     plain = model.sentence_projection(model.text_encoder(reports).sentences)
-    torch.testing.assert_close(model.encode_text(reports)[2], plain)
+    torch.testing.assert_close(model.encode_text(reports).sentences, plain)
     model.weights = dict(STAGE_2)
     model.eval().after_step()
     assert not model.bank_in_use  # evaluation changes nothing
@@ -240,9 +241,9 @@ def test_the_bank_is_in_use_from_the_second_stage_on_and_a_checkpoint_knows(tiny
     assert model.bank_in_use
     other = build(tiny)
     other.load_state_dict(model.state_dict())
-    torch.testing.assert_close(other.encode_text(reports)[2], model.bank(plain))
+    torch.testing.assert_close(other.encode_text(reports).sentences, model.bank(plain))
     pooled_alone = model.report_pool(model.bank(plain)[None, :2])[0]
-    torch.testing.assert_close(other.encode_text(reports)[1][0], pooled_alone)
+    torch.testing.assert_close(other.encode_text(reports).embedding[0], pooled_alone)
 
 
 def test_noise_belongs_to_sentences_and_seeds(tiny):
@@ -311,7 +312,7 @@ def test_a_report_of_one_sentence_has_no_local_contrast(tiny):
 
 def test_the_swap_test_can_use_it(tiny):
     model, batch = build(tiny).eval(), tiny.double(tiny.batch((2, 1, 3)))
-    patches, sentences = model.encode_image(batch.image)[2], model.encode_text(batch.reports)[2]
+    patches, sentences = model.encode_image(batch.image).patches, model.encode_text(batch.reports).sentences
     cross = model.cross_attention(patches, sentences, batch.reports)
     maps = model.attention_maps(batch.image, batch.reports)
     torch.testing.assert_close(maps.flatten(1), cross.sentence_weights)

@@ -37,7 +37,8 @@ def test_one_step_at_the_papers_size(name, encoder, tiny):
     reached = [p.grad is not None and p.grad.isfinite().all() for p in model.image_encoder.parameters()]
     assert all(reached)
     with torch.no_grad():
-        features, embedding, patches = model.eval().encode_image(batch.image)
+        seen = model.eval().encode_image(batch.image)
+        features, embedding, patches = seen.features, seen.embedding, seen.patches
     assert features.pooled.shape == (2, model.image_encoder.width)
     assert embedding.isfinite().all()
     assert patches.isfinite().all()

@@ -38,7 +38,7 @@ def test_the_equation(tiny, sentence_counts, options):
     model = build(tiny, **options).eval()
     model.weights = {"sigmoid": 3.0}
     batch = tiny.double(tiny.batch(sentence_counts))
-    image, report = model.encode_image(batch.image)[1], model.encode_text(batch.reports)[1]
+    image, report = model.encode_image(batch.image).embedding, model.encode_text(batch.reports).embedding
     expected = literal_loss(image.tolist(), report.tolist(), options.get("scale", 10.0), options.get("bias", -10.0))
     terms = model(batch)
     assert list(terms) == ["sigmoid"]
@@ -57,8 +57,9 @@ def test_it_starts_as_the_paper_says_and_learns_both_numbers(tiny):
 def test_maps_are_cosines_with_what_one_patch_alone_would_be(tiny):
     model = build(tiny).eval()
     batch = tiny.double(tiny.batch((2, 1)))
-    features, _, patches = model.encode_image(batch.image)
-    sentences = model.encode_text(batch.reports)[2].tolist()
+    seen = model.encode_image(batch.image)
+    features, patches = seen.features, seen.patches
+    sentences = model.encode_text(batch.reports).sentences.tolist()
     maps = model.attention_maps(batch.image, batch.reports).flatten(1).tolist()
     weight, bias = model.image_projection.weight, model.image_projection.bias
     for n, film in enumerate(batch.reports.report_of_sentence.tolist()):

@@ -90,7 +90,7 @@ def test_the_films_of_all_processes_are_negatives(tiny, monkeypatch):
     model = build(tiny).eval()
     whole = tiny.double(tiny.batch((1,) * 5, views=2))
     whole = tiny.take(whole, [0, 1, 2, 3])
-    embeddings = [model.encode_image(whole.images[:, view])[1] for view in range(2)]
+    embeddings = [model.encode_image(whole.images[:, view]).embedding for view in range(2)]
     terms = []
     for rank, rows in enumerate(([0, 1], [2, 3])):
         gathered = iter(embeddings)

@@ -103,7 +103,8 @@ def test_the_views_may_be_exchanged(tiny):
 
 def test_what_retrieval_compares_is_the_projectors_not_the_predictors(tiny):
     model, batch = build(tiny).eval(), tiny.double(tiny.batch((1, 1), views=2))
-    features, embedding, patches = model.encode_image(batch.image)
+    seen = model.encode_image(batch.image)
+    features, embedding, patches = seen.features, seen.embedding, seen.patches
     torch.testing.assert_close(embedding, model.projection(features.pooled))
     torch.testing.assert_close(patches[1, 2], model.projection(features.patches[1, 2:3])[0])
 

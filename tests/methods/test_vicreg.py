@@ -43,7 +43,7 @@ def literal_terms(one, other):
 def test_the_equations(tiny, size):
     model = build(tiny).eval()
     batch = tiny.double(tiny.batch((1,) * size, views=2))
-    one, other = (model.encode_image(batch.images[:, view])[1].tolist() for view in range(2))
+    one, other = (model.encode_image(batch.images[:, view]).embedding.tolist() for view in range(2))
     expected = literal_terms(one, other)
     terms = model(batch)
     assert list(terms) == list(WEIGHTS)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lingula.batch import ImageEncoding, TextEncoding
 from lingula.corpora.synthetic import Synthetic
 from lingula.data.loader import Loader
 from lingula.data.preparation import prepare
@@ -52,7 +53,7 @@ class Oracle:
         flat = torch.from_numpy(self.loader.corpus.pixels.reshape(len(self.loader.corpus), -1).astype(np.float32))
         rows = torch.cdist(((images.flatten(1) + 1) * 127.5), flat).argmin(1).numpy()
         embedding = self._content(rows)
-        return None, embedding, embedding[:, None].expand(-1, GRID[0] * GRID[1], -1)
+        return ImageEncoding(None, embedding, embedding[:, None].expand(-1, GRID[0] * GRID[1], -1), GRID)
 
     def encode_text(self, reports):
         first = self.loader.tokens.first_sentence
@@ -61,7 +62,7 @@ class Oracle:
         whole = self._content(rows[np.sort(order)])
         # a sentence is what it means; it also carries its report's content
         meaning = F.one_hot(reports.meaning, int(self.loader.meaning.max()) + 1).float()
-        return None, whole, torch.cat([self._content(rows), meaning], dim=1)
+        return TextEncoding(None, whole, torch.cat([self._content(rows), meaning], dim=1))
 
     def cross_attention(self, patches, sentences, reports):
         content = patches[reports.report_of_sentence, 0] if self.reads_film else sentences[:, : patches.shape[2]]

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lingula.batch import TextEncoding
 from lingula.tasks.false_negatives import false_negatives
 
 
@@ -13,7 +14,7 @@ def test_perfect_clusters_catch_every_false_negative(loader, oracle_class):
     class Perfect(oracle_class):
         def encode_text(self, reports):
             meaning = F.one_hot(reports.meaning, int(self.loader.meaning.max()) + 1).float()
-            return None, None, meaning
+            return TextEncoding(None, None, meaning)
 
         def cross_attention(self, patches, sentences, reports):
             return SimpleNamespace(image_to_report=sentences)

@@ -11,6 +11,7 @@ import torch
 import yaml
 from sklearn.metrics import roc_auc_score
 
+from lingula.batch import ImageEncoding, TextEncoding
 from lingula.commands.evaluate import evaluate
 from lingula.evaluation.task import Cell
 from lingula.registry import UserError
@@ -36,7 +37,7 @@ class Reader:
 
     def encode_image(self, images):
         rows = torch.cdist((images.flatten(1) + 1) * 127.5, self.pixels).argmin(1)
-        return None, self.film[rows], None
+        return ImageEncoding(None, self.film[rows], None, (1, 1))
 
     def encode_text(self, reports):
         embedding = torch.zeros(len(reports.token_ids), 8)
@@ -46,7 +47,7 @@ class Reader:
             for column, label in enumerate(LABELS):
                 if label in text:
                     embedding[place, column] = -1.0 if " no " in text else 1.0
-        return None, embedding, None
+        return TextEncoding(None, embedding, None)
 
 
 class BagOfWords(Reader):
@@ -72,7 +73,7 @@ class BagOfWords(Reader):
         texts = [self.loader.tokenizer.decode(ids, skip_special_tokens=True) for ids in reports.token_ids]
         self.read += texts
         wrong = [sum(self.words.get(word, 0) for word in text.strip(".").split()) for text in texts]
-        return None, torch.tensor([[of, 1.0] for of in wrong]), None
+        return TextEncoding(None, torch.tensor([[of, 1.0] for of in wrong]), None)
 
 
 @pytest.fixture

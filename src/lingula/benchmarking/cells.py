@@ -290,6 +290,7 @@ def _text_tower(model: Model) -> list[Any]:
     is none."""
     if model.tokenizer is None:
         return []
-    shape = model.method.text_encoder.backbone.config.to_dict()
+    config = model.text_config
+    shape = {} if config is None else config.to_dict()  # a text encoder of the method's own follows from its options
     beside = ("transformers_version", "_name_or_path")  # who wrote it, and where it lies
     return [{name: shape[name] for name in shape if name not in beside}, model.tokenizer.get_vocab()]

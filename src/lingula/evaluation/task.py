@@ -24,6 +24,7 @@ import torch
 
 from lingula.data.prepared import PreparedCorpus
 from lingula.metrics.bootstrap import interval
+from lingula.nn.method import Method
 from lingula.records import id_hash
 from lingula.registry import UserError
 
@@ -32,9 +33,7 @@ class Encoders(Protocol):
     """What a task may ask of what it measures; :class:`lingula.runs.model.Model` is one.
 
     Attributes:
-        method: the ``nn.Module`` with ``image_encoder``, ``encode_image(images)`` and, where it reads reports,
-            ``text_encoder``, ``encode_text(reports)`` and ``attention_maps(images, reports)``; in evaluation mode. A
-            task never changes its weights: one that trains copies it.
+        method: in evaluation mode. A task never changes its weights: one that trains copies it.
         tokenizer: of its text encoder.
         name: of the method, or ``random``.
         checkpoint: hash of its weights.
@@ -44,7 +43,7 @@ class Encoders(Protocol):
         device: where it lives.
     """
 
-    method: Any
+    method: Method
     tokenizer: Any
     device: torch.device
 
@@ -112,7 +111,7 @@ class Task(Protocol):
     ) -> Iterator[Measured]: ...
 
 
-def lacking(task: Task, method: Any) -> str | None:
+def lacking(task: Task, method: Method) -> str | None:
     """The first thing that a task needs and a method lacks; ``None`` where it can be measured."""
     return next((name for name in task.needs if not hasattr(method, name)), None)
 

@@ -29,14 +29,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lingula.batch import Batch, ImageFeatures
+from lingula.batch import Batch, ImageEncoding
 from lingula.data.transforms import TWO_VIEWS
 from lingula.gather import evenly, gather
 from lingula.losses.barlow_twins import barlow_twins, cross_correlation
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.training.recipe import Recipe, Stage, from_scratch
 
 REDUNDANCY = 0.0051  # lambda
@@ -57,7 +58,7 @@ PAPER = Recipe(
 SCRATCH = from_scratch(Stage(10, WEIGHTS), augmentation=TWO_VIEWS, options={"projector": (512, 512, 512)})
 
 
-class BarlowTwins(nn.Module):
+class BarlowTwins(MethodBase):
     """Barlow Twins: two views of a film agree, and no two dimensions do (Zbontar et al. 2021).
 
     Args:
@@ -74,17 +75,15 @@ class BarlowTwins(nn.Module):
     def __init__(
         self, image_encoder: ImageEncoder, image_size: int, projector: tuple[int, ...] = (8192, 8192, 8192)
     ) -> None:
-        super().__init__()
-        self.weights = dict(WEIGHTS)
-        self.image_encoder = image_encoder
+        super().__init__(WEIGHTS, image_encoder)
         self.projector = mlp(image_encoder.width, *projector)
         self.projector[-1].register_parameter("bias", None)  # centred away in the loss; the authors have none
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
         features = self.image_encoder(images)
         patches = self.projector(features.patches.flatten(0, 1)).unflatten(0, features.patches.shape[:2])
-        return features, self.projector(features.pooled), patches
+        return ImageEncoding(features, self.projector(features.pooled), patches, features.grid)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B films, two views of each, to the weighted terms."""
@@ -92,7 +91,4 @@ class BarlowTwins(nn.Module):
         one, other = (self.projector(self.image_encoder(batch.images[:, view]).pooled) for view in range(2))
         invariance, redundancy = barlow_twins(cross_correlation(gather(one, evenly(one)), gather(other, evenly(other))))
         terms = {"invariance": invariance.sum(), "redundancy": redundancy.sum()}
-        return {name: self.weights[name] * term for name, term in terms.items() if self.weights.get(name)}
-
-    def after_step(self) -> None:
-        """Nothing moves without gradient."""
+        return self.weigh(terms)

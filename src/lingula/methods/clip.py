@@ -29,14 +29,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
+from lingula.batch import Batch, ImageEncoding, Reports, TextEncoding
 from lingula.data.transforms import CONVIRT_VIEW
 from lingula.nn.attention import AttentionPool, cosine_maps
 from lingula.nn.contrast import Temperature, contrast_pairs
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.nn.sentences import token_means
 from lingula.nn.text_encoders import TextEncoder
 from lingula.training.recipe import Recipe, Stage, from_scratch
@@ -60,7 +61,7 @@ LOVT = Recipe(
 SCRATCH = from_scratch(Stage(10, WEIGHTS), options={"dim": 128})
 
 
-class CLIP(nn.Module):
+class CLIP(MethodBase):
     """CLIP: films and reports aligned as wholes (Radford et al. 2021).
 
     Args:
@@ -87,34 +88,31 @@ class CLIP(nn.Module):
         temperature: float = 0.07,
         learnable_temperature: bool = True,
     ) -> None:
-        super().__init__()
-        self.weights = dict(WEIGHTS)
-        self.image_encoder = image_encoder
-        self.text_encoder = text_encoder
+        super().__init__(WEIGHTS, image_encoder, text_encoder)
         hidden = (2048,) * (projection_layers - 1)
         self.image_pool = AttentionPool(image_encoder.width, grid=image_encoder.grid)
         self.image_projection = mlp(image_encoder.width, *hidden, dim)
         self.text_projection = mlp(text_encoder.width, *hidden, dim)
         self.temperature = Temperature(temperature, learnable_temperature)
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
         features = self.image_encoder(images)
         pooled = self.image_pool(features.patches, grid=features.grid)
         places = self.image_pool.places(features.patches)
         patches = self.image_projection(places.flatten(0, 1)).unflatten(0, places.shape[:2])
-        return features, self.image_projection(pooled), patches
+        return ImageEncoding(features, self.image_projection(pooled), patches, features.grid)
 
-    def encode_text(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor]:
+    def encode_text(self, reports: Reports) -> TextEncoding:
         """Reports to features, ``(B, D)`` global and ``(N, D)`` sentence embeddings."""
         features = self.text_encoder(reports)
         report = self.text_projection(token_means(features.tokens, features.token_mask))
-        return features, report, self.text_projection(features.sentences)
+        return TextEncoding(features, report, self.text_projection(features.sentences))
 
     def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
         """``(N, h, w)``: cosine of each sentence with each patch of its film; nothing in the loss asks for it."""
-        features, _, patches = self.encode_image(images)
-        return cosine_maps(patches, self.encode_text(reports)[2], reports, features.grid)
+        image, text = self.encode_image(images), self.encode_text(reports)
+        return cosine_maps(image.patches, text.sentences, reports, image.grid)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B pairs to the weighted terms."""
@@ -124,7 +122,4 @@ class CLIP(nn.Module):
         report = self.text_projection(token_means(text.tokens, text.token_mask))
         image_to_text, text_to_image = contrast_pairs(image, report, self.temperature())
         terms = {"image_to_text": image_to_text.mean(), "text_to_image": text_to_image.mean()}
-        return {name: self.weights[name] * term for name, term in terms.items() if self.weights.get(name)}
-
-    def after_step(self) -> None:
-        """Nothing moves without gradient."""
+        return self.weigh(terms)

@@ -46,7 +46,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
+from lingula.batch import Batch, ImageEncoding, Reports, TextEncoding
 from lingula.gather import evenly, gather, mean_over_all, row_counts, world
 from lingula.keyed import keyed_uniform
 from lingula.losses.cluster_guided import (
@@ -67,6 +67,7 @@ from lingula.nn.contrast import Temperature, own_columns
 from lingula.nn.heads import ConvDecoder, mlp
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.kmeans import Clusters, spherical_kmeans
+from lingula.nn.method import MethodBase
 from lingula.nn.sentences import sentence_means
 from lingula.nn.text_encoders import TextEncoder
 from lingula.training.recipe import Recipe, Stage, from_scratch
@@ -118,7 +119,7 @@ SCRATCH = from_scratch(
 )
 
 
-class CMCGNS(nn.Module):
+class CMCGNS(MethodBase):
     """CM-CGNS: wholes aligned, and sentences among clusters of what they drew from films (Lan et al. 2025).
 
     Args:
@@ -178,7 +179,7 @@ class CMCGNS(nn.Module):
         mask_ratio: float = 0.5,
         decoder_widths: tuple[int, ...] = (512, 256, 128, 64, 32),
     ) -> None:
-        super().__init__()
+        super().__init__(STAGE_2, image_encoder, text_encoder)
         _one_of("clustering", clustering, ("batch", "online"))
         _one_of("hard_negatives", hard_negatives, (*HARD_NEGATIVES, "none"))
         _one_of("false_negatives", false_negatives, ("cross_modal", "text"))
@@ -194,9 +195,6 @@ class CMCGNS(nn.Module):
             )
         if temperature_local <= 0:
             raise ValueError(f"temperatures must be positive, got {temperature_local}")
-        self.weights = dict(STAGE_2)
-        self.image_encoder = image_encoder
-        self.text_encoder = text_encoder
         self.temperature_local = temperature_local  # tau_3
         self.project_tokens = project_tokens
         self.clusters = clusters  # K
@@ -227,13 +225,15 @@ class CMCGNS(nn.Module):
 
     # The two towers, each of which can be called alone.
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
         features = self.image_encoder(images)
         pooled = self.image_pool(features.patches, grid=features.grid)
-        return features, self.image_projection(pooled), self.patch_projection(features.patches)
+        return ImageEncoding(
+            features, self.image_projection(pooled), self.patch_projection(features.patches), features.grid
+        )
 
-    def encode_text(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor]:
+    def encode_text(self, reports: Reports) -> TextEncoding:
         """Reports to features, ``(B, D)`` global and ``(N, D)`` sentence embeddings."""
         features = self.text_encoder(reports)
         if self.project_tokens:
@@ -244,29 +244,29 @@ class CMCGNS(nn.Module):
             sentences = self.sentence_projection(features.sentences)
             pooled_from = features.sentences
         padded, mask = pad_sentences(pooled_from, reports, len(reports.token_ids))
-        return features, self.report_projection(self.report_pool(padded, mask)), sentences
+        return TextEncoding(features, self.report_projection(self.report_pool(padded, mask)), sentences)
 
     def attend(self, images: Tensor, reports: Reports) -> CrossModal:
         """Eqs. 5-6 for B pairs."""
-        return self.cross_attention(self.encode_image(images)[2], self.encode_text(reports)[2], reports)
+        return self.cross_attention(self.encode_image(images).patches, self.encode_text(reports).sentences, reports)
 
     def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
         """``(N, h, w)``: how much each patch counts for each sentence, Eq. 6."""
-        features, _, patches = self.encode_image(images)
-        cross = self.cross_attention(patches, self.encode_text(reports)[2], reports)
-        return cross.sentence_weights.unflatten(1, features.grid)
+        image, text = self.encode_image(images), self.encode_text(reports)
+        cross = self.cross_attention(image.patches, text.sentences, reports)
+        return cross.sentence_weights.unflatten(1, image.grid)
 
     # The objective, Eq. 13.
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B pairs to the weighted terms of the stage: scalars that add up to the loss of Eq. 13."""
         assert batch.reports is not None
-        wanted = {name for name, weight in self.weights.items() if weight}
-        _, image, patches = self.encode_image(batch.image)
-        _, report, sentences = self.encode_text(batch.reports)
+        wanted = self.wanted
+        image, text = self.encode_image(batch.image), self.encode_text(batch.reports)
+        patches, sentences = image.patches, text.sentences
         terms: dict[str, Tensor] = {}
         if "global" in wanted:
-            terms["global"] = self.global_loss(image, report)
+            terms["global"] = self.global_loss(image.embedding, text.embedding)
         if wanted - {"global"}:
             cross = self.cross_attention(patches, sentences, batch.reports)
             if wanted & {"report", "margin"}:
@@ -278,7 +278,7 @@ class CMCGNS(nn.Module):
                 terms["film"] = self.film_loss(patches, sentences, batch.reports)
             if "reconstruction" in wanted:
                 terms["reconstruction"] = self.reconstruction_loss(patches, cross.report_to_image, batch)
-        return {name: self.weights[name] * term for name, term in terms.items() if name in wanted}
+        return self.weigh(terms)
 
     def global_loss(self, image: Tensor, report: Tensor) -> Tensor:
         """Eqs. 1-4: InfoNCE over the pairs of all processes, equally many on each, both directions summed."""
@@ -399,6 +399,15 @@ class CMCGNS(nn.Module):
         """Move what moves without gradient: the bank of centres, where there is one."""
         if self.online is not None:
             self.online.after_step()
+
+    def warnings(self) -> list[str]:
+        """A bank of centres that never started gave no hard negatives."""
+        if self.online is None or self.online.started:
+            return []
+        return [
+            f"no batch had at least {len(self.online.centres)} sentences with mean cosine "
+            f"<= {self.online.start_below}, so there were no hard negatives"
+        ]
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -34,14 +34,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
+from lingula.batch import Batch, ImageEncoding, Reports, TextEncoding
 from lingula.data.transforms import CONVIRT_VIEW
 from lingula.nn.attention import cosine_maps
 from lingula.nn.contrast import contrast_pairs
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.nn.sentences import sentence_maxima, token_maxima
 from lingula.nn.text_encoders import TextEncoder
 from lingula.training.recipe import Recipe, Stage, from_scratch
@@ -63,7 +64,7 @@ PAPER = Recipe(
 SCRATCH = from_scratch(Stage(10, WEIGHTS), sentences="one", options={"dim": 128})
 
 
-class ConVIRT(nn.Module):
+class ConVIRT(MethodBase):
     """ConVIRT: films and one sentence of each report aligned as wholes (Zhang et al. 2020).
 
     Args:
@@ -88,33 +89,32 @@ class ConVIRT(nn.Module):
         dim: int = 512,
         temperature: float = 0.1,
     ) -> None:
-        super().__init__()
+        super().__init__(WEIGHTS, image_encoder, text_encoder)
         if temperature <= 0:
             raise ValueError(f"temperatures must be positive, got {temperature}")
-        self.weights = dict(WEIGHTS)
-        self.image_encoder = image_encoder
-        self.text_encoder = text_encoder
         self.image_projection = mlp(image_encoder.width, dim, dim, norm=False)  # g_v
         self.text_projection = mlp(text_encoder.width, dim, dim, norm=False)  # g_t
         self.temperature = temperature  # tau
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings: the same
         projection of each patch, of which the pool is the mean."""
         features = self.image_encoder(images)
-        return features, self.image_projection(features.pooled), self.image_projection(features.patches)
+        return ImageEncoding(
+            features, self.image_projection(features.pooled), self.image_projection(features.patches), features.grid
+        )
 
-    def encode_text(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor]:
+    def encode_text(self, reports: Reports) -> TextEncoding:
         """Reports to features, ``(B, D)`` global and ``(N, D)`` sentence embeddings."""
         features = self.text_encoder(reports)
         report = self.text_projection(token_maxima(features.tokens, features.token_mask))
         sentences = sentence_maxima(features.tokens, reports.sentence_of_token, reports.sentence_count)
-        return features, report, self.text_projection(sentences)
+        return TextEncoding(features, report, self.text_projection(sentences))
 
     def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
         """``(N, h, w)``: cosine of each sentence with each patch of its film; nothing in the loss asks for it."""
-        features, _, patches = self.encode_image(images)
-        return cosine_maps(patches, self.encode_text(reports)[2], reports, features.grid)
+        image, text = self.encode_image(images), self.encode_text(reports)
+        return cosine_maps(image.patches, text.sentences, reports, image.grid)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B pairs to the weighted terms."""
@@ -124,7 +124,4 @@ class ConVIRT(nn.Module):
         sentence = self.text_projection(token_maxima(text.tokens, text.token_mask))
         image_to_text, text_to_image = contrast_pairs(image, sentence, self.temperature)
         terms = {"image_to_text": image_to_text.mean(), "text_to_image": text_to_image.mean()}
-        return {name: self.weights[name] * term for name, term in terms.items() if self.weights.get(name)}
-
-    def after_step(self) -> None:
-        """Nothing moves without gradient."""
+        return self.weigh(terms)

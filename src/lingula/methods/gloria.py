@@ -42,11 +42,12 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
+from lingula.batch import Batch, ImageEncoding, Reports, TextEncoding
 from lingula.gather import evenly, gather
 from lingula.losses.word_region import word_region_attention, word_region_similarity
 from lingula.nn.contrast import contrast_pairs, own_columns
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.nn.regions import read_regions, region_width
 from lingula.nn.sentences import sentence_means, token_means
 from lingula.nn.text_encoders import TextEncoder
@@ -72,7 +73,7 @@ PAPER = Recipe(
 SCRATCH = from_scratch(Stage(10, WEIGHTS), options={"text_layers": 2, "local_map": "last"})
 
 
-class GLoRIA(nn.Module):
+class GLoRIA(MethodBase):
     """GLoRIA: films and reports aligned as wholes and word by word (Huang et al. 2021).
 
     All embeddings are as wide as the text encoder's states, which are compared as they are.
@@ -108,7 +109,7 @@ class GLoRIA(nn.Module):
         temperature: float = 0.1,
         chunk: int = 8,
     ) -> None:
-        super().__init__()
+        super().__init__(WEIGHTS, image_encoder, text_encoder)
         taus = (temperature_attention, temperature_words, temperature)
         if min(taus) <= 0:
             raise ValueError(f"temperatures must be positive, got {taus}")
@@ -116,9 +117,6 @@ class GLoRIA(nn.Module):
             raise ValueError(
                 f"text_layers >= 1, chunk >= 1 and upsample_to >= 0, got {text_layers}, {chunk} and {upsample_to}"
             )
-        self.weights = dict(WEIGHTS)
-        self.image_encoder = image_encoder
-        self.text_encoder = text_encoder
         self.text_layers = text_layers
         self.local_map = local_map
         self.upsample_to = upsample_to
@@ -130,44 +128,40 @@ class GLoRIA(nn.Module):
 
     # The two towers, each of which can be called alone.
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, R, D)`` region embeddings."""
-        return self._read(images)[:3]
-
-    def _read(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor, tuple[int, int]]:
-        """What :meth:`encode_image` gives, and the grid of the regions."""
         features, regions, grid = read_regions(self.image_encoder, images, self.local_map, self.upsample_to)
-        return features, self.image_projection(features.pooled), self.region_projection(regions), grid
+        return ImageEncoding(features, self.image_projection(features.pooled), self.region_projection(regions), grid)
 
-    def encode_text(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor]:
+    def encode_text(self, reports: Reports) -> TextEncoding:
         """Reports to features, ``(B, D)`` global and ``(N, D)`` sentence embeddings: means over the words."""
         features = self.text_encoder(reports, layers=self.text_layers)
         words, mask = word_sums(features.tokens, reports)
         sentences = sentence_means(words, sentence_of_word(reports), reports.sentence_count)
-        return features, token_means(words, mask), sentences
+        return TextEncoding(features, token_means(words, mask), sentences)
 
     def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
         """``(N, h, w)``: the mean over a sentence's words of each word's attention over the regions of its film; sums
         to 1. On the grid of the regions."""
-        _, _, regions, grid = self._read(images)
+        image = self.encode_image(images)
         words, mask = word_sums(self.text_encoder(reports, layers=self.text_layers).tokens, reports)
-        alpha = word_region_attention(words, mask, regions, self.temperature_attention)  # (B, W, R)
-        return sentence_means(alpha, sentence_of_word(reports), reports.sentence_count).unflatten(1, grid)
+        alpha = word_region_attention(words, mask, image.patches, self.temperature_attention)  # (B, W, R)
+        return sentence_means(alpha, sentence_of_word(reports), reports.sentence_count).unflatten(1, image.grid)
 
     # The objective.
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B pairs to the weighted terms."""
         assert batch.reports is not None
-        _, image, regions, _ = self._read(batch.image)
+        image = self.encode_image(batch.image)
         words, mask = word_sums(self.text_encoder(batch.reports, layers=self.text_layers).tokens, batch.reports)
         terms: dict[str, Tensor] = {}
         if self.weights.get("global"):
-            image_to_text, text_to_image = contrast_pairs(image, token_means(words, mask), self.temperature)
+            image_to_text, text_to_image = contrast_pairs(image.embedding, token_means(words, mask), self.temperature)
             terms["global"] = image_to_text.mean() + text_to_image.mean()
         if self.weights.get("local"):
-            terms["local"] = self.local_loss(words, mask, regions)
-        return {name: self.weights[name] * term for name, term in terms.items()}
+            terms["local"] = self.local_loss(words, mask, image.patches)
+        return self.weigh(terms)
 
     def local_loss(self, words: Tensor, mask: Tensor, regions: Tensor) -> Tensor:
         """CE(Z) in both directions, over the reports and films of all processes, equally many on each.
@@ -189,6 +183,3 @@ class GLoRIA(nn.Module):
         logits = gather(rows, evenly(rows)) / self.temperature  # (reports, films) of all processes
         own = own_columns(len(words), words.device)
         return F.cross_entropy(logits[own], own) + F.cross_entropy(logits.T[own], own)
-
-    def after_step(self) -> None:
-        """Nothing moves without gradient."""

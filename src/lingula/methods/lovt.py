@@ -38,15 +38,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
+from lingula.batch import Batch, ImageEncoding, Reports, TextEncoding
 from lingula.data.transforms import CONVIRT_VIEW
 from lingula.losses.local_contrast import local_contrast, neighbour_positives
 from lingula.nn.attention import MeanQueryPool, SoftmaxCrossAttention, pad_sentences
 from lingula.nn.contrast import contrast_pairs
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.nn.sentences import sentence_maxima
 from lingula.nn.text_encoders import TextEncoder
 from lingula.training.recipe import Recipe, Stage, from_scratch
@@ -74,7 +75,7 @@ PAPER = Recipe(
 SCRATCH = from_scratch(Stage(10, WEIGHTS), sentences="swapped", options={"dim": 128, "hidden": 256})
 
 
-class LoVT(nn.Module):
+class LoVT(MethodBase):
     """LoVT: patches and sentences find what they drew from each other (Müller et al. 2021).
 
     Args:
@@ -105,14 +106,11 @@ class LoVT(nn.Module):
         reach: float = 0.5,
         decay: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(WEIGHTS, image_encoder, text_encoder)
         if temperature <= 0 or temperature_local <= 0:
             raise ValueError(f"temperatures must be positive, got {temperature} and {temperature_local}")
         if reach < 0:
             raise ValueError(f"reach must be 0 or more, got {reach}")
-        self.weights = dict(WEIGHTS)
-        self.image_encoder = image_encoder
-        self.text_encoder = text_encoder
         self.temperature, self.temperature_local = temperature, temperature_local
         self.reach, self.decay = reach, decay
         image_width, text_width = image_encoder.width, text_encoder.width
@@ -121,48 +119,50 @@ class LoVT(nn.Module):
         self.report_projection, self.sentence_projection = (mlp(text_width, hidden, dim) for _ in range(2))
         self.cross_attention = SoftmaxCrossAttention(dim)
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
-        return self.look(images)[:3]
+        return self.look(images)[0]
 
-    def look(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor, Tensor]:
+    def look(self, images: Tensor) -> tuple[ImageEncoding, Tensor]:
         """:meth:`encode_image`, and the ``(B, P)`` weights of the patches, without gradient."""
         features = self.image_encoder(images)
         pooled, weights = self.image_pool(features.patches)
         patches = self.patch_projection(features.patches.flatten(0, 1)).unflatten(0, features.patches.shape[:2])
-        return features, self.image_projection(pooled), patches, weights.detach()
+        return ImageEncoding(features, self.image_projection(pooled), patches, features.grid), weights.detach()
 
-    def encode_text(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor]:
+    def encode_text(self, reports: Reports) -> TextEncoding:
         """Reports to features, ``(B, D)`` global and ``(N, D)`` sentence embeddings."""
-        return self.read(reports)[:3]
+        return self.read(reports)[0]
 
-    def read(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor, Tensor]:
+    def read(self, reports: Reports) -> tuple[TextEncoding, Tensor]:
         """:meth:`encode_text`, and the ``(B, S)`` weights of the sentences, 0 on padding, without gradient."""
         features = self.text_encoder(reports)
         sentences = sentence_maxima(features.tokens, reports.sentence_of_token, reports.sentence_count)
         pooled, weights = self.report_pool(*pad_sentences(sentences, reports, len(reports.token_ids)))
-        return features, self.report_projection(pooled), self.sentence_projection(sentences), weights.detach()
+        encoding = TextEncoding(features, self.report_projection(pooled), self.sentence_projection(sentences))
+        return encoding, weights.detach()
 
     def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
         """``(N, h, w)``: the softmax weights with which each sentence draws from its film; they add up to 1."""
-        features, _, patches = self.encode_image(images)
-        cross = self.cross_attention(patches, self.encode_text(reports)[2], reports)
-        return cross.sentence_weights.unflatten(1, features.grid)
+        image, text = self.encode_image(images), self.encode_text(reports)
+        cross = self.cross_attention(image.patches, text.sentences, reports)
+        return cross.sentence_weights.unflatten(1, image.grid)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B pairs to the weighted terms."""
         assert batch.reports is not None
-        wanted = {name for name, weight in self.weights.items() if weight}
-        features, image, patches, patch_weights = self.look(batch.image)
-        _, report, sentences, sentence_weights = self.read(batch.reports)
+        wanted = self.wanted
+        image, patch_weights = self.look(batch.image)
+        text, sentence_weights = self.read(batch.reports)
+        patches, sentences = image.patches, text.sentences
         terms: dict[str, Tensor] = {}
         if wanted & {"image_to_text", "text_to_image"}:
-            image_to_text, text_to_image = contrast_pairs(image, report, self.temperature)
+            image_to_text, text_to_image = contrast_pairs(image.embedding, text.embedding, self.temperature)
             terms |= {"image_to_text": image_to_text.mean(), "text_to_image": text_to_image.mean()}
         if wanted - {"image_to_text", "text_to_image"}:
             drawn = self.cross_attention(patches, sentences, batch.reports)
             if wanted & {"patch_to_drawn", "drawn_to_patch"}:
-                near = neighbour_positives(features.grid, self.reach, self.decay, patches.device)
+                near = neighbour_positives(image.grid, self.reach, self.decay, patches.device)
                 there = local_contrast(patches, drawn.report_to_image, self.temperature_local, positives=near)
                 back = local_contrast(drawn.report_to_image, patches, self.temperature_local, positives=near)
                 terms |= {"patch_to_drawn": (patch_weights * there).sum(1).mean()}
@@ -174,7 +174,4 @@ class LoVT(nn.Module):
                 back = local_contrast(made, own, self.temperature_local, mask)
                 terms |= {"sentence_to_drawn": (sentence_weights * there).sum(1).mean()}
                 terms |= {"drawn_to_sentence": (sentence_weights * back).sum(1).mean()}
-        return {name: self.weights[name] * term for name, term in terms.items() if name in wanted}
-
-    def after_step(self) -> None:
-        """Nothing moves without gradient."""
+        return self.weigh(terms)

@@ -32,13 +32,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lingula.batch import Batch, ImageFeatures
+from lingula.batch import Batch, ImageEncoding
 from lingula.data.transforms import Augmentation
 from lingula.keyed import keyed_uniform
 from lingula.nn.image_encoders import SMALL_VIT, ImageEncoder
 from lingula.nn.mae_decoder import MaskedDecoder
+from lingula.nn.method import MethodBase
 from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"reconstruction": 1.0}
@@ -62,7 +63,7 @@ SCRATCH = from_scratch(
 )
 
 
-class MAE(nn.Module):
+class MAE(MethodBase):
     """MAE: hidden patches of a film are painted from the visible ones (He et al. 2021).
 
     Args:
@@ -90,7 +91,7 @@ class MAE(nn.Module):
         decoder_depth: int = 8,
         decoder_heads: int = 16,
     ) -> None:
-        super().__init__()
+        super().__init__(WEIGHTS, image_encoder)
         _refuse_others(image_encoder)
         grid = image_encoder.grid
         self.visible_patches = int(grid[0] * grid[1] * (1 - mask_ratio) + 1e-6)  # 1 - 0.9 is a little less than 0.1
@@ -98,8 +99,6 @@ class MAE(nn.Module):
             raise ValueError(
                 f"mask_ratio must leave some of {grid[0]} x {grid[1]} patches visible and hide some, got {mask_ratio}"
             )
-        self.weights = dict(WEIGHTS)
-        self.image_encoder = image_encoder
         self.patch_size: tuple[int, int] = image_encoder.backbone.patch_embed.patch_size
         self.normalise_patches = normalise_patches
         self.decoder = MaskedDecoder(
@@ -111,11 +110,11 @@ class MAE(nn.Module):
             decoder_heads,
         )
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1], nothing hidden, to features, ``(B, C)`` their mean and ``(B, P, C)`` patches:
         there is no projection."""
         features = self.image_encoder(images)
-        return features, features.pooled, features.patches
+        return ImageEncoding(features, features.pooled, features.patches, features.grid)
 
     def mask(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """``(B, v)`` places that stay visible and ``(B, m)`` places that are hidden, equally many of each film."""
@@ -150,10 +149,7 @@ class MAE(nn.Module):
         painted = self.decoder(self.encode_visible(batch.image, visible), visible, hidden)
         painted = painted if painted.dtype == torch.float64 else painted.float()
         terms = {"reconstruction": (painted - self.targets(batch.image, hidden)).square().mean()}
-        return {name: self.weights[name] * term for name, term in terms.items() if self.weights.get(name)}
-
-    def after_step(self) -> None:
-        """Nothing moves without gradient."""
+        return self.weigh(terms)
 
 
 def _refuse_others(image_encoder: ImageEncoder) -> None:

@@ -39,11 +39,11 @@ Differs from the paper:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
+from lingula.batch import Batch, ImageEncoding, Reports, TextEncoding, TextFeatures
 from lingula.gather import evenly, gather
 from lingula.losses.sinkhorn import sinkhorn, swapped_prediction
 from lingula.losses.token_alignment import clipped_weights, cross_weights, token_alignment
@@ -51,6 +51,7 @@ from lingula.nn.contrast import contrast_pairs, own_columns
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
 from lingula.nn.masked import WordProjection
+from lingula.nn.method import MethodBase
 from lingula.nn.prototypes import Prototypes
 from lingula.nn.regions import read_regions, region_width
 from lingula.nn.sentences import sentence_means
@@ -74,7 +75,25 @@ SCRATCH = from_scratch(
 )
 
 
-class MGCA(nn.Module):
+class Words(NamedTuple):
+    """Reports word by word.
+
+    Attributes:
+        features: what left the text encoder.
+        embedding: ``(B, D)``, one a report.
+        words: ``(B, W, D)``.
+        mask: ``(B, W)`` bool.
+        weights: ``(B, W)``, how much each word counts in its report.
+    """
+
+    features: TextFeatures
+    embedding: Tensor
+    words: Tensor
+    mask: Tensor
+    weights: Tensor
+
+
+class MGCA(MethodBase):
     """MGCA: films and reports aligned as wholes, by tokens and by prototypes (Wang et al. 2022).
 
     Args:
@@ -119,7 +138,7 @@ class MGCA(nn.Module):
         sinkhorn_iterations: int = 3,
         freeze_prototypes_steps: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(WEIGHTS, image_encoder, text_encoder)
         taus = (temperature, temperature_local, temperature_prototypes, epsilon)
         if min(taus) <= 0:
             raise ValueError(f"temperatures and epsilon must be positive, got {taus}")
@@ -131,9 +150,6 @@ class MGCA(nn.Module):
             raise ValueError(f"word_weights must be one of attention, uniform, got '{word_weights}'")
         if word_weights == "attention" and not has_first_token_attention(text_encoder):
             raise ValueError("word_weights 'attention' needs a text encoder built like BERT; take 'uniform'")
-        self.weights = dict(WEIGHTS)
-        self.image_encoder = image_encoder
-        self.text_encoder = text_encoder
         self.local_map = local_map
         self.upsample_to = upsample_to
         self.word_weights = word_weights
@@ -148,24 +164,21 @@ class MGCA(nn.Module):
 
     # The two towers, each of which can be called alone.
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
-        return self._read_films(images)[:3]
-
-    def _read_films(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor, tuple[int, int]]:
-        """What :meth:`encode_image` gives, and the grid of the patches."""
         features, regions, grid = read_regions(self.image_encoder, images, self.local_map, self.upsample_to)
         patches = self.patch_projection(regions.flatten(0, 1)).unflatten(0, regions.shape[:2])
-        return features, self.image_projection(features.pooled), patches, grid
+        return ImageEncoding(features, self.image_projection(features.pooled), patches, grid)
 
-    def encode_text(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor]:
+    def encode_text(self, reports: Reports) -> TextEncoding:
         """Reports to features, ``(B, D)`` global and ``(N, D)`` sentence embeddings: the means of their words', which
         the paper does not have."""
-        features, report, words, _, _ = self._read_reports(reports)
-        return features, report, sentence_means(words, sentence_of_word(reports), reports.sentence_count)
+        read = self.read_words(reports)
+        sentences = sentence_means(read.words, sentence_of_word(reports), reports.sentence_count)
+        return TextEncoding(read.features, read.embedding, sentences)
 
-    def _read_reports(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor, Tensor, Tensor]:
-        """Features, ``(B, D)`` reports, ``(B, W, D)`` words, ``(B, W)`` bool, ``(B, W)`` weights of the words."""
+    def read_words(self, reports: Reports) -> Words:
+        """Reports to their words, and to themselves as wholes."""
         if self.word_weights == "attention":
             states = self.text_encoder.states(reports)
             features = self.text_encoder.features(states[-1], reports)
@@ -177,34 +190,32 @@ class MGCA(nn.Module):
             words, mask = word_sums(features.tokens, reports)
             weights = mask.to(words.dtype)
         report = self.report_projection(features.tokens[:, 0])  # [CLS]
-        return features, report, self.word_projection(words, mask), mask, clipped_weights(weights, mask)
+        return Words(features, report, self.word_projection(words, mask), mask, clipped_weights(weights, mask))
 
     def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
         """``(N, h, w)``: the mean over a sentence's words of each word's attention over the patches of its film; sums
         to 1. On the grid of the patches."""
-        _, _, patches, grid = self._read_films(images)
-        words = self._read_reports(reports)[2]
-        alpha = cross_weights(words, patches, self.temperature_local)  # (B, W, P)
-        return sentence_means(alpha, sentence_of_word(reports), reports.sentence_count).unflatten(1, grid)
+        image, words = self.encode_image(images), self.read_words(reports).words
+        alpha = cross_weights(words, image.patches, self.temperature_local)  # (B, W, P)
+        return sentence_means(alpha, sentence_of_word(reports), reports.sentence_count).unflatten(1, image.grid)
 
     # The objective.
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B pairs to the weighted terms."""
         assert batch.reports is not None
-        _, image, patches, _ = self._read_films(batch.image)
-        _, report, words, mask, weights = self._read_reports(batch.reports)
+        image, read = self.encode_image(batch.image), self.read_words(batch.reports)
         terms: dict[str, Tensor] = {}
         if self.weights.get("instance"):
-            image_to_text, text_to_image = contrast_pairs(image, report, self.temperature)
+            image_to_text, text_to_image = contrast_pairs(image.embedding, read.embedding, self.temperature)
             terms["instance"] = image_to_text.mean() + text_to_image.mean()
         if self.weights.get("token"):
             # (B, W) and (B, P)
-            of_words, of_patches = token_alignment(words, patches, self.temperature_local, mask=mask)
-            terms["token"] = (of_words * weights).sum(1).mean() + of_patches.mean(1).mean()
+            of_words, of_patches = token_alignment(read.words, image.patches, self.temperature_local, mask=read.mask)
+            terms["token"] = (of_words * read.weights).sum(1).mean() + of_patches.mean(1).mean()
         if self.weights.get("prototype"):
-            terms["prototype"] = self.prototype_loss(image, report)
-        return {name: self.weights[name] * term for name, term in terms.items()}
+            terms["prototype"] = self.prototype_loss(image.embedding, read.embedding)
+        return self.weigh(terms)
 
     def prototype_loss(self, image: Tensor, report: Tensor) -> Tensor:
         """Each modality's codes predicted from the other; the codes are made of all processes' samples.

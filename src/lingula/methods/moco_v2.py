@@ -37,13 +37,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lingula.batch import Batch, ImageFeatures
+from lingula.batch import Batch, ImageEncoding
 from lingula.data.transforms import TWO_VIEWS
 from lingula.losses.queue_nce import queue_nce
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.nn.momentum import MomentumEncoder
 from lingula.nn.queue import KeyQueue, in_shuffled_groups
 from lingula.training.recipe import Recipe, Stage, from_scratch
@@ -69,7 +70,7 @@ SCRATCH = from_scratch(
 )
 
 
-class MoCoV2(nn.Module):
+class MoCoV2(MethodBase):
     """MoCo v2: MoCo with an MLP for a head and stronger views (Chen et al. 2020).
 
     Args:
@@ -100,22 +101,22 @@ class MoCoV2(nn.Module):
         temperature: float = 0.2,
         shuffle_groups: int = 8,
     ) -> None:
-        super().__init__()
+        super().__init__(WEIGHTS, image_encoder)
         if temperature <= 0 or shuffle_groups < 1:
             raise ValueError(f"temperature > 0 and shuffle_groups >= 1, got {temperature} and {shuffle_groups}")
-        self.weights = dict(WEIGHTS)
         self.temperature = temperature  # tau
         self.shuffle_groups = shuffle_groups
-        self.image_encoder = image_encoder
         self.projection = mlp(image_encoder.width, hidden, dim, norm=False)
         self.key_encoder = MomentumEncoder(self.image_encoder, momentum)
         self.key_projection = MomentumEncoder(self.projection, momentum)
         self.queue = KeyQueue(queue_size, dim)
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
         features = self.image_encoder(images)
-        return features, self.projection(features.pooled), self.projection(features.patches)
+        return ImageEncoding(
+            features, self.projection(features.pooled), self.projection(features.patches), features.grid
+        )
 
     @torch.no_grad()
     def encode_keys(self, images: Tensor, rows: Tensor, seed: int) -> Tensor:
@@ -129,13 +130,13 @@ class MoCoV2(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B films of two views to the weighted term; their keys wait for :meth:`after_step`."""
-        if not self.weights.get("contrast"):
+        if not self.wanted:
             return {}
         query = self.projection(self.image_encoder(batch.images[:, 0]).pooled)
         key = self.encode_keys(batch.images[:, 1], batch.rows, batch.seed)
         loss = queue_nce(query, key, self.queue.keys, self.temperature)  # MoCo's Eq. 1
         self.queue.put(key)
-        return {"contrast": self.weights["contrast"] * loss.mean()}
+        return self.weigh({"contrast": loss.mean()})
 
     def after_step(self) -> None:
         """The key encoder follows, MoCo's Eq. 2, and the queue takes the batch's keys; in training only."""

@@ -57,9 +57,9 @@ from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
+from lingula.batch import Batch, ImageEncoding, Reports, TextEncoding
 from lingula.gather import evenly, gather, mean_over_all, row_counts, world
 from lingula.keyed import keyed_uniform
 from lingula.losses.cosine import unit
@@ -69,6 +69,7 @@ from lingula.nn.attention import pad_sentences
 from lingula.nn.contrast import contrast_pairs, own_columns
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.nn.momentum import MomentumEncoder
 from lingula.nn.observations import MaskedPatches, ObservationExtractor
 from lingula.nn.sentences import token_means
@@ -104,7 +105,7 @@ class Observed(NamedTuple):
     sentence_weights: Tensor
 
 
-class PLACE(nn.Module):
+class PLACE(MethodBase):
     """PLACE: observations of the film aligned with sentences; re-implementation from the abstract (Wang et al. 2025).
 
     A re-implementation from the abstract; details ours. The options below are choices of ours.
@@ -158,7 +159,7 @@ class PLACE(nn.Module):
         correlation_layers: int = 2,
         momentum: float = 0.996,
     ) -> None:
-        super().__init__()
+        super().__init__(WEIGHTS, image_encoder, text_encoder)
         if target not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got '{target}'")
         if not 0 < mask_share < 1 or max_sentences < 1 or lambda_in < 0:
@@ -168,9 +169,6 @@ class PLACE(nn.Module):
             )
         if min(temperature, set_temperature) <= 0:
             raise ValueError(f"temperatures must be positive, got {temperature} and {set_temperature}")
-        self.weights = dict(WEIGHTS)
-        self.image_encoder = image_encoder
-        self.text_encoder = text_encoder
         self.max_sentences = max_sentences
         self.temperature, self.set_temperature = temperature, set_temperature
         self.pairing = Pairing(pairing, pairing_temperature, sinkhorn_epsilon, sinkhorn_steps)
@@ -188,17 +186,17 @@ class PLACE(nn.Module):
 
     # The two towers, each of which can be called alone.
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
         features = self.image_encoder(images)
         patches = self.patch_projection(features.patches.flatten(0, 1)).unflatten(0, features.patches.shape[:2])
-        return features, self.image_projection(features.pooled), patches
+        return ImageEncoding(features, self.image_projection(features.pooled), patches, features.grid)
 
-    def encode_text(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor]:
+    def encode_text(self, reports: Reports) -> TextEncoding:
         """Reports to features, ``(B, D)`` global and ``(N, D)`` sentence embeddings."""
         features = self.text_encoder(reports)
         report = self.report_projection(token_means(features.tokens, features.token_mask))
-        return features, report, self.sentence_projection(features.sentences)
+        return TextEncoding(features, report, self.sentence_projection(features.sentences))
 
     def cross_attention(
         self, patches: Tensor, sentences: Tensor, reports: Reports, grid: tuple[int, int] | None = None
@@ -221,21 +219,21 @@ class PLACE(nn.Module):
     def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
         """``(N, h, w)``: the maps of the film's observations, which are the weights of the last cross-attention of the
         extractor, added up by the soft pairing of these observations with the sentence."""
-        features, _, patches = self.encode_image(images)
-        observed = self.cross_attention(patches, self.encode_text(reports)[2], reports, features.grid)
-        return observed.sentence_weights.unflatten(1, features.grid)
+        image, text = self.encode_image(images), self.encode_text(reports)
+        observed = self.cross_attention(image.patches, text.sentences, reports, image.grid)
+        return observed.sentence_weights.unflatten(1, image.grid)
 
     # The objective.
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B pairs to the weighted terms."""
         assert batch.reports is not None
-        wanted = {name for name, weight in self.weights.items() if weight}
-        _, image, patches = self.encode_image(batch.image)
-        text, report, sentences = self.encode_text(batch.reports)
+        wanted = self.wanted
+        image, text = self.encode_image(batch.image), self.encode_text(batch.reports)
+        patches, sentences, tokens = image.patches, text.sentences, text.features
         terms: dict[str, Tensor] = {}
         if "global" in wanted:
-            image_to_text, text_to_image = contrast_pairs(image, report, self.temperature)
+            image_to_text, text_to_image = contrast_pairs(image.embedding, text.embedding, self.temperature)
             terms["global"] = 0.5 * (image_to_text.mean() + text_to_image.mean())
         if wanted & {"pathology", "diversity"}:
             observations, _ = self.extractor(patches)
@@ -244,8 +242,8 @@ class PLACE(nn.Module):
             if "diversity" in wanted:
                 terms["diversity"] = overlap(observations).mean()
         if "correlation" in wanted:
-            terms["correlation"] = self.correlation_loss(patches, text.tokens, text.token_mask, batch)
-        return {name: self.weights[name] * term for name, term in terms.items() if name in wanted}
+            terms["correlation"] = self.correlation_loss(patches, tokens.tokens, tokens.token_mask, batch)
+        return self.weigh(terms)
 
     def sentence_sets(self, sentences: Tensor, reports: Reports) -> tuple[Tensor, Tensor]:
         """``(N, D)`` sentences as sets, ``(B, S, D)`` and ``(B, S)`` bool; S is the same on all processes."""
@@ -328,7 +326,7 @@ class PLACE(nn.Module):
         evaluation mode, on batches of two films or more.
         """
         assert batch.reports is not None
-        patches = self.encode_image(batch.image)[2]
+        patches = self.encode_image(batch.image).patches
         text = self.text_encoder(batch.reports)
         own = self.correlation_loss(patches, text.tokens, text.token_mask, batch)
         swapped = self.correlation_loss(patches, text.tokens.roll(-1, 0), text.token_mask.roll(-1, 0), batch)

@@ -58,7 +58,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
+from lingula.batch import Batch, ImageEncoding, Reports, TextEncoding
 from lingula.data.transforms import Augmentation
 from lingula.gather import mean_over_all
 from lingula.keyed import keyed_gumbel, keyed_uniform
@@ -69,6 +69,7 @@ from lingula.nn.attention import AttentionPool, SigmoidCrossAttention, pad_sente
 from lingula.nn.contrast import Temperature, contrast_pairs
 from lingula.nn.heads import UpsamplingDecoder
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.nn.sentence_bank import SentenceBank
 from lingula.nn.text_encoders import TextEncoder
 from lingula.training.recipe import Recipe, Stage, from_scratch
@@ -117,7 +118,7 @@ SCRATCH = from_scratch(
 )
 
 
-class PRIOR(nn.Module):
+class PRIOR(MethodBase):
     """PRIOR: sentences as prototypes, film and report made from each other (Cheng et al. 2023).
 
     Args:
@@ -154,16 +155,13 @@ class PRIOR(nn.Module):
         dropout: float = 0.5,
         decoder_widths: tuple[int, ...] = (768, 384, 192, 96, 48),
     ) -> None:
-        super().__init__()
+        super().__init__(STAGE_3, image_encoder, text_encoder)
         if dim % decoder_heads:
             raise ValueError(f"width {dim} is not divisible by {decoder_heads} heads of the decoder")
         if not 0 <= dropout < 1 or queries < 1:
             raise ValueError(f"dropout must lie in [0, 1) and queries be 1 or more, got {dropout} and {queries}")
         if not LOWEST <= temperature <= HIGHEST:
             raise ValueError(f"temperature must lie in [{LOWEST}, {HIGHEST}], where it is learned, got {temperature}")
-        self.weights = dict(STAGE_3)
-        self.image_encoder = image_encoder
-        self.text_encoder = text_encoder
         self.dropout = dropout
         self.temperature_global, self.temperature_local = (
             Temperature(temperature, lowest=LOWEST, highest=HIGHEST) for _ in range(2)
@@ -185,19 +183,21 @@ class PRIOR(nn.Module):
 
     # The two towers, each of which can be called alone.
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
         features = self.image_encoder(images)
         pooled = self.image_pool(features.patches, grid=features.grid)
-        return features, self.image_projection(pooled), self.patch_projection(features.patches)
+        return ImageEncoding(
+            features, self.image_projection(pooled), self.patch_projection(features.patches), features.grid
+        )
 
-    def encode_text(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor]:
+    def encode_text(self, reports: Reports) -> TextEncoding:
         """Reports to features, ``(B, D)`` global and ``(N, D)`` sentence embeddings: mixtures of prototypes, without
         noise, once training has come to the second stage; before that the sentences as they are."""
         features = self.text_encoder(reports)
         sentences = self.sentence_projection(features.sentences)
         sentences = torch.where(self.bank_in_use, self.bank(sentences), sentences)
-        return features, self.pool_sentences(sentences, reports), sentences
+        return TextEncoding(features, self.pool_sentences(sentences, reports), sentences)
 
     def pool_sentences(self, sentences: Tensor, reports: Reports) -> Tensor:
         """``(N, D)`` sentences to ``(B, D)`` reports."""
@@ -206,17 +206,18 @@ class PRIOR(nn.Module):
 
     def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
         """``(N, h, w)``: the sigmoid weight, in (0, 1), with which each sentence draws from each place of its film."""
-        features, _, patches = self.encode_image(images)
-        cross = self.cross_attention(patches, self.encode_text(reports)[2], reports)
-        return cross.sentence_weights.unflatten(1, features.grid)
+        image, text = self.encode_image(images), self.encode_text(reports)
+        cross = self.cross_attention(image.patches, text.sentences, reports)
+        return cross.sentence_weights.unflatten(1, image.grid)
 
     # The objective.
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B pairs to the weighted terms of the stage."""
         assert batch.reports is not None
-        wanted = {name for name, weight in self.weights.items() if weight}
-        features, image, patches = self.encode_image(batch.image)
+        wanted = self.wanted
+        image = self.encode_image(batch.image)
+        patches = image.patches
         sentences = self.sentence_projection(self.text_encoder(batch.reports).sentences)  # s
         terms: dict[str, Tensor] = {}
         said = sentences
@@ -225,7 +226,7 @@ class PRIOR(nn.Module):
             terms["prototypes"] = mean_over_all((said - sentences).abs().mean(-1).sum(), len(said))
         report = self.pool_sentences(said, batch.reports)
         if "global" in wanted:
-            terms["global"] = self.global_loss(image, report)
+            terms["global"] = self.global_loss(image.embedding, report)
         if wanted & {"local_image", "local_text", "image_reconstruction"}:
             cross = self.cross_attention(patches, said, batch.reports)
             if "local_image" in wanted:
@@ -233,11 +234,11 @@ class PRIOR(nn.Module):
             if "local_text" in wanted:
                 terms["local_text"] = self.local_text_loss(said, cross.image_to_report, batch.reports)
             if "image_reconstruction" in wanted:
-                painted = self.paint(patches, cross.report_to_image, features.grid, batch)
+                painted = self.paint(patches, cross.report_to_image, image.grid, batch)
                 terms["image_reconstruction"] = F.l1_loss(painted.float(), batch.image.float())
         if wanted & OF_THE_REPORT:
             terms |= self.report_losses(patches, sentences, said, report, batch)
-        return {name: self.weights[name] * term for name, term in terms.items() if name in wanted}
+        return self.weigh(terms)
 
     def noise(self, batch: Batch, draw: int) -> Tensor | None:
         """``(N, K)`` Gumbel numbers of the batch's sentences, another for each ``draw``; ``None`` at evaluation."""

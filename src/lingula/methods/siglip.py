@@ -35,12 +35,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lingula.batch import Batch, ImageFeatures, Reports, TextFeatures
+from lingula.batch import Batch, ImageEncoding, Reports, TextEncoding
 from lingula.gather import evenly, gather
 from lingula.losses.sigmoid import sigmoid_loss
 from lingula.nn.attention import AttentionPool, cosine_maps
 from lingula.nn.contrast import own_columns
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.nn.sentences import token_means
 from lingula.nn.text_encoders import TextEncoder
 from lingula.training.recipe import Recipe, Stage, from_scratch
@@ -52,7 +53,7 @@ PAPER = Recipe(stages=(Stage(30, WEIGHTS),), learning_rate=2e-5, weight_decay=0.
 SCRATCH = from_scratch(Stage(10, WEIGHTS), options={"dim": 128})
 
 
-class SigLIP(nn.Module):
+class SigLIP(MethodBase):
     """SigLIP: films and reports aligned as wholes, each pair judged by itself (Zhai et al. 2023).
 
     Args:
@@ -79,35 +80,32 @@ class SigLIP(nn.Module):
         scale: float = 10.0,
         bias: float = -10.0,
     ) -> None:
-        super().__init__()
+        super().__init__(WEIGHTS, image_encoder, text_encoder)
         if scale <= 0:
             raise ValueError(f"scale must be positive, got {scale}")
-        self.weights = dict(WEIGHTS)
-        self.image_encoder = image_encoder
-        self.text_encoder = text_encoder
         self.image_pool = AttentionPool(image_encoder.width, grid=image_encoder.grid)
         self.image_projection = nn.Linear(image_encoder.width, dim)
         self.text_projection = nn.Linear(text_encoder.width, dim)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))  # t'
         self.bias = nn.Parameter(torch.tensor(bias))  # b
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
         features = self.image_encoder(images)
         pooled = self.image_pool(features.patches, grid=features.grid)
         places = self.image_pool.places(features.patches)
-        return features, self.image_projection(pooled), self.image_projection(places)
+        return ImageEncoding(features, self.image_projection(pooled), self.image_projection(places), features.grid)
 
-    def encode_text(self, reports: Reports) -> tuple[TextFeatures, Tensor, Tensor]:
+    def encode_text(self, reports: Reports) -> TextEncoding:
         """Reports to features, ``(B, D)`` global and ``(N, D)`` sentence embeddings."""
         features = self.text_encoder(reports)
         report = self.text_projection(token_means(features.tokens, features.token_mask))
-        return features, report, self.text_projection(features.sentences)
+        return TextEncoding(features, report, self.text_projection(features.sentences))
 
     def attention_maps(self, images: Tensor, reports: Reports) -> Tensor:
         """``(N, h, w)``: cosine of each sentence with each patch of its film; nothing in the loss asks for it."""
-        features, _, patches = self.encode_image(images)
-        return cosine_maps(patches, self.encode_text(reports)[2], reports, features.grid)
+        image, text = self.encode_image(images), self.encode_text(reports)
+        return cosine_maps(image.patches, text.sentences, reports, image.grid)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B pairs to the weighted term."""
@@ -118,7 +116,4 @@ class SigLIP(nn.Module):
         positive = own_columns(len(image), image.device)
         loss = sigmoid_loss(image, gather(report, evenly(report)), self.log_scale.exp(), self.bias, positive)
         terms = {"sigmoid": loss.mean()}
-        return {name: self.weights[name] * term for name, term in terms.items() if self.weights.get(name)}
-
-    def after_step(self) -> None:
-        """Nothing moves without gradient."""
+        return self.weigh(terms)

@@ -34,15 +34,16 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lingula.batch import Batch, ImageFeatures
+from lingula.batch import Batch, ImageEncoding
 from lingula.data.transforms import TWO_VIEWS, Augmentation
 from lingula.gather import evenly, gather
 from lingula.losses.nt_xent import nt_xent
 from lingula.nn.contrast import own_columns
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"contrast": 1.0}
@@ -74,7 +75,7 @@ ORIGINAL = Recipe(
 SCRATCH = from_scratch(Stage(10, WEIGHTS), augmentation=TWO_VIEWS, options={"hidden": 256})
 
 
-class SimCLR(nn.Module):
+class SimCLR(MethodBase):
     """SimCLR: a view finds the other among all views of the batch (Chen et al. 2020).
 
     Args:
@@ -98,22 +99,22 @@ class SimCLR(nn.Module):
         hidden: int = 2048,
         temperature: float = 0.1,
     ) -> None:
-        super().__init__()
+        super().__init__(WEIGHTS, image_encoder)
         if temperature <= 0:
             raise ValueError(f"temperatures must be positive, got {temperature}")
-        self.weights = dict(WEIGHTS)
         self.temperature = temperature  # tau
-        self.image_encoder = image_encoder
         self.projection = mlp(image_encoder.width, hidden, dim, norm=False)
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
         features = self.image_encoder(images)
-        return features, self.projection(features.pooled), self.projection(features.patches)
+        return ImageEncoding(
+            features, self.projection(features.pooled), self.projection(features.patches), features.grid
+        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B films of two views to the weighted term; processes have equally many."""
-        if not self.weights.get("contrast"):
+        if not self.wanted:
             return {}
         both = torch.cat([batch.images[:, 0], batch.images[:, 1]])  # one BatchNorm for all views
         one, other = self.projection(self.image_encoder(both).pooled).chunk(2)
@@ -127,7 +128,4 @@ class SimCLR(nn.Module):
             itself=torch.cat([first, second]),
             positive=torch.cat([second, first]),
         )
-        return {"contrast": self.weights["contrast"] * loss.mean()}
-
-    def after_step(self) -> None:
-        """Nothing moves without gradient."""
+        return self.weigh({"contrast": loss.mean()})

@@ -32,13 +32,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lingula.batch import Batch, ImageFeatures
+from lingula.batch import Batch, ImageEncoding
 from lingula.data.transforms import TWO_VIEWS
 from lingula.losses.simsiam import simsiam
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"similarity": 1.0}
@@ -59,7 +60,7 @@ SCRATCH = from_scratch(
 )
 
 
-class SimSiam(nn.Module):
+class SimSiam(MethodBase):
     """SimSiam: a view predicts the other, without negatives (Chen and He 2020).
 
     Args:
@@ -83,26 +84,21 @@ class SimSiam(nn.Module):
         hidden: int = 2048,
         bottleneck: int = 512,
     ) -> None:
-        super().__init__()
-        self.weights = dict(WEIGHTS)
-        self.image_encoder = image_encoder
+        super().__init__(WEIGHTS, image_encoder)
         self.projection = mlp(image_encoder.width, hidden, hidden, dim, last_norm=True, last_affine=False)
         self.predictor = mlp(dim, bottleneck, dim)  # h
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
         features = self.image_encoder(images)
         patches = self.projection(features.patches.flatten(0, 1)).unflatten(0, features.patches.shape[:2])
-        return features, self.projection(features.pooled), patches
+        return ImageEncoding(features, self.projection(features.pooled), patches, features.grid)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B films of two views to the weighted term."""
-        if not self.weights.get("similarity"):
+        if not self.wanted:
             return {}
         # One view after the other, so that each has its own statistics in every BatchNorm, as in the released code.
         one, other = (self.projection(self.image_encoder(batch.images[:, view]).pooled) for view in range(2))
         there, back = simsiam(self.predictor(one), other), simsiam(self.predictor(other), one)  # Eq. 4
-        return {"similarity": self.weights["similarity"] * (0.5 * there.mean() + 0.5 * back.mean())}
-
-    def after_step(self) -> None:
-        """Nothing moves without gradient."""
+        return self.weigh({"similarity": 0.5 * there.mean() + 0.5 * back.mean()})

@@ -32,14 +32,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lingula.batch import Batch, ImageFeatures
+from lingula.batch import Batch, ImageEncoding
 from lingula.data.transforms import TWO_VIEWS
 from lingula.gather import evenly, gather
 from lingula.losses.vicreg import covariance, invariance, variance
 from lingula.nn.heads import mlp
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import MethodBase
 from lingula.training.recipe import Recipe, Stage, from_scratch
 
 WEIGHTS = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}  # lambda, mu, nu
@@ -64,7 +65,7 @@ OFFICIAL = _large({**WEIGHTS, "variance": 12.5})  # half the sum over the two vi
 SCRATCH = from_scratch(Stage(10, WEIGHTS), augmentation=TWO_VIEWS, options={"expander": (512, 512, 512)})
 
 
-class VICReg(nn.Module):
+class VICReg(MethodBase):
     """VICReg: two views agree, and their dimensions vary, each by itself (Bardes et al. 2022).
 
     Args:
@@ -81,23 +82,21 @@ class VICReg(nn.Module):
     def __init__(
         self, image_encoder: ImageEncoder, image_size: int, expander: tuple[int, ...] = (8192, 8192, 8192)
     ) -> None:
-        super().__init__()
-        self.weights = dict(WEIGHTS)
-        self.image_encoder = image_encoder
+        super().__init__(WEIGHTS, image_encoder)
         self.expander = mlp(image_encoder.width, *expander)
         self.expander[-1].register_parameter("bias", None)  # the same in both views, and centred away in each
 
-    def encode_image(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageEncoding:
         """``(B, 1, H, W)`` in [-1, 1] to features, ``(B, D)`` global and ``(B, P, D)`` patch embeddings."""
         features = self.image_encoder(images)
         patches = self.expander(features.patches.flatten(0, 1)).unflatten(0, features.patches.shape[:2])
-        return features, self.expander(features.pooled), patches
+        return ImageEncoding(features, self.expander(features.pooled), patches, features.grid)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """B films, two views of each, to the weighted terms."""
         # One view after the other, so that BatchNorm knows each view's own statistics, as in the authors' code.
         one, other = (self.expander(self.image_encoder(batch.images[:, view]).pooled) for view in range(2))
-        wanted = {name for name, weight in self.weights.items() if weight}
+        wanted = self.wanted
         terms: dict[str, Tensor] = {}
         if "invariance" in wanted:
             terms["invariance"] = invariance(one, other).mean()
@@ -107,7 +106,4 @@ class VICReg(nn.Module):
                 terms["variance"] = variance(one).mean() + variance(other).mean()
             if "covariance" in wanted:
                 terms["covariance"] = covariance(one).mean() + covariance(other).mean()
-        return {name: self.weights[name] * term for name, term in terms.items()}
-
-    def after_step(self) -> None:
-        """Nothing moves without gradient."""
+        return self.weigh(terms)

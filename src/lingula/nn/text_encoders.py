@@ -114,6 +114,20 @@ class TextEncoder(nn.Module):
         states = self.states(reports)[1:]  # not the embeddings, before the first layer
         return self.features(torch.stack(states[-layers:]).sum(0), reports)
 
+    @property
+    def config(self) -> Any:
+        """Its transformers configuration."""
+        return self.backbone.config
+
+    def compile(self, *arguments: Any, **settings: Any) -> None:
+        """Compile the backbone alone: how many sentences a batch has differs from batch to batch."""
+        self.backbone.compile(*arguments, **settings)
+
+    def checkpoint_activations(self) -> None:
+        """Keep the inputs of the blocks only, and compute the rest again in the backward pass."""
+        newer = getattr(self.backbone, "activation_checkpointing_enable", None)  # transformers is renaming it
+        (newer or self.backbone.gradient_checkpointing_enable)({"use_reentrant": False})
+
     def states(self, reports: Reports) -> tuple[Tensor, ...]:
         """The embeddings and what each layer makes of them, ``(B, T, C)`` each; the last is what ``forward`` gives."""
         return self._run(reports, every_layer=True)

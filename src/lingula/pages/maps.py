@@ -90,7 +90,8 @@ def cluster_words(
     with torch.inference_mode():
         for batch in loader_over(model, corpus, tokens, some, batch_size):
             assert batch.reports is not None
-            made.append(method.attend(batch.image, batch.reports).image_to_report.float())
+            patches, sentences = method.encode_image(batch.image).patches, method.encode_text(batch.reports).sentences
+            made.append(method.cross_attention(patches, sentences, batch.reports).image_to_report.float())
             keys.append(batch.reports.sentence_key)
             reports.append(batch.rows[batch.reports.report_of_sentence])
         cross_modal, key, report_of = torch.cat(made), torch.cat(keys), torch.cat(reports).cpu().numpy()

@@ -126,7 +126,7 @@ def facts(model: Model, corpus: PreparedCorpus, metrics: list[dict[str, Any]]) -
     minutes = training_seconds(metrics) / 60
     steps = max((row["step"] for row in metrics), default=0)
     counts = ", ".join(f"{count:,} {name}" for name, count in corpus.meta["studies"].items())
-    encoders = f"{made['image_encoder']} at {made['image_size']} px"
+    encoders = f"{made['image_encoder'] or 'its own'} at {made['image_size']} px"
     if made["text_encoder_name"] is not None:
         encoders += f", {made['text_encoder_name']}"
     processes = f"{made['processes']} process{'es' * (made['processes'] > 1)}"

@@ -79,8 +79,9 @@ def begin(fabric: Any, out: Path, made: dict[str, Any], config: Any) -> None:
         }
         write_json(out / "run.json", {**made, **about})
         shutil.rmtree(out / "tokenizer", ignore_errors=True)  # of a run that never got to a checkpoint
-        if config is not None:
+        if (out / "tokenizer.partial").is_dir():
             (out / "tokenizer.partial").rename(out / "tokenizer")
+        if config is not None:
             config.save_pretrained(out / "text_encoder")
     fabric.barrier()
 

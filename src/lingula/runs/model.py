@@ -11,16 +11,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lingula.batch import Reports
 from lingula.data.collate import collate_reports
 from lingula.data.image import Geometry, letterbox, read_square
 from lingula.data.sentences import report_sentences
 from lingula.data.tokens import tokenise
 from lingula.data.transforms import centre_corners, crop, to_unit_range
 from lingula.nn.image_encoders import has_batch_norm
+from lingula.nn.method import Method
 from lingula.registry import UserError, trust
-from lingula.runs.build import build_method, method_of
+from lingula.runs.build import again, method_of, takes
 from lingula.training.checkpoint import load_weights
 
 Film: TypeAlias = str | Path | np.ndarray
@@ -82,17 +84,16 @@ class Model:
     """A method, its tokenizer and how films are prepared for it.
 
     Attributes:
-        method: the ``nn.Module``.
+        method: see :class:`lingula.nn.method.Method`.
         tokenizer: of its text encoder.
         made: ``run.json``, and ``checkpoint_sha256``.
         device: where it lives.
         batch_norm: whose statistics the BatchNorms of the image encoder use, in words.
     """
 
-    def __init__(self, method: nn.Module, tokenizer: Any, made: dict[str, Any], device: torch.device) -> None:
-        self.method: Any = method
-        encoder: Any = method.image_encoder
-        self.batch_norm = "its own statistics" if has_batch_norm(encoder) else "none"
+    def __init__(self, method: Method, tokenizer: Any, made: dict[str, Any], device: torch.device) -> None:
+        self.method = method
+        self.batch_norm = "its own statistics" if has_batch_norm(method.image_encoder) else "none"
         self.tokenizer = tokenizer
         self.made = made
         self.device = device
@@ -111,6 +112,12 @@ class Model:
     def checkpoint(self) -> str:
         """SHA-256 of the weights; ``random-SEED`` or ``imagenet-ENCODER`` where they are that."""
         return str(self.made["checkpoint_sha256"])
+
+    @property
+    def text_config(self) -> Any:
+        """The transformers configuration of its text encoder; ``None`` where that is the method's own, or there is
+        none."""
+        return copy.deepcopy(self.method.text_encoder.config) if takes(self.made["method"], "text_encoder") else None
 
     @property
     def conditions(self) -> dict[str, str]:
@@ -146,8 +153,8 @@ class Model:
         """
         films = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
         batch = torch.cat([self._prepare(film)[0] for film in films])
-        features, embedding, patches = self.method.encode_image(batch.to(self.device))
-        return EncodedImages(embedding, patches, features.pooled, features.grid)
+        found = self.method.encode_image(batch.to(self.device))
+        return EncodedImages(found.embedding, found.patches, found.features.pooled, found.grid)
 
     @torch.inference_mode()
     def encode_text(self, reports: str | Sequence[str]) -> EncodedReports:
@@ -158,9 +165,9 @@ class Model:
         """
         self._can("encode_text", "reads no reports")
         split, tokenised = self._reports([reports] if isinstance(reports, str) else list(reports))
-        _, embedding, sentences = self.method.encode_text(tokenised)
+        found = self.method.encode_text(tokenised)
         counts = torch.bincount(tokenised.report_of_sentence, minlength=len(split)).tolist()
-        return EncodedReports(embedding, list(sentences.split(counts)), split)
+        return EncodedReports(found.embedding, list(found.sentences.split(counts)), split)
 
     @torch.inference_mode()
     def attend(self, image: Film, report: str) -> Attention:
@@ -188,7 +195,7 @@ class Model:
         corners = centre_corners(1, room, torch.device("cpu"))
         return to_unit_range(crop(torch.from_numpy(square)[None], corners, self.made["image_size"]))[:, None], geometry
 
-    def _reports(self, reports: list[str]) -> tuple[list[list[str]], Any]:
+    def _reports(self, reports: list[str]) -> tuple[list[list[str]], Reports]:
         split = [report_sentences(report) for report in reports]
         for report, sentences in zip(reports, split, strict=True):
             if not sentences:
@@ -236,7 +243,7 @@ def imagenet(model: Model, weights: Path | None = None) -> Model:
         model: the architecture.
         weights: a file of them; timm's published ones if not given.
     Raises:
-        UserError: where those weights cannot be had, or do not fit.
+        UserError: where those weights cannot be had, or do not fit, or the image encoder is the method's own.
     """
     return _untrained(model, 0, weights or True, imagenet_name(model, weights), normalised=True)
 
@@ -256,16 +263,6 @@ def imagenet_name(model: Model, weights: Path | None = None) -> str:
 
 def _untrained(model: Model, seed: int, pretrained: bool | Path, checkpoint: str, normalised: bool = False) -> Model:
     torch.manual_seed(seed)
-    reads = hasattr(model.method, "text_encoder")
-    config = copy.deepcopy(model.method.text_encoder.backbone.config) if reads else None
     made = {**model.made, "checkpoint_sha256": checkpoint}
-    method = build_method(
-        made["method"],
-        made["options"],
-        made["image_encoder"],
-        config,
-        made["image_size"],
-        pretrained,
-        normalised=normalised,
-    )
+    method = again(made, model.text_config, model.tokenizer, pretrained_image=pretrained, normalised=normalised)
     return Model(method.to(model.device).eval(), model.tokenizer, made, model.device)

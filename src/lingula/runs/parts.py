@@ -17,9 +17,10 @@ from lingula.data.streaming import StreamLoader
 from lingula.data.tokens import MAX_TOKENS, Tokens, load_tokenizer, tokenise, train_tokenizer
 from lingula.methods import METHODS
 from lingula.nn.image_encoders import MADE_HERE
+from lingula.nn.method import Method
 from lingula.nn.text_encoders import SMALL_BERT, freeze_layers, text_config
 from lingula.registry import UserError
-from lingula.runs.build import build_method
+from lingula.runs.build import build_method, takes
 from lingula.runs.settings import Settings
 from lingula.training.recipe import Recipe
 
@@ -30,7 +31,7 @@ def build(
     settings: Settings,
     out: Path,
     fresh: bool,
-) -> tuple[Any, Any, dict[str, Batches]]:
+) -> tuple[Method, Any, dict[str, Batches]]:
     """The method on its towers, the configuration of its text encoder, and the loaders of train and val.
 
     A fresh run's tokenizer is made in ``tokenizer.partial``; :func:`begin` gives it its name. A method of films alone
@@ -38,7 +39,8 @@ def build(
     a fresh run only: the checkpoint of another one holds all of its weights.
     """
     plan, method = settings.plan, settings.method
-    tokenizer = config = None
+    config: Any = None
+    tokenizer: Any = None
     if METHODS[method].uses_text:
         if next(corpus.training_texts(), None) is None:
             raise UserError(
@@ -46,19 +48,23 @@ def build(
                 "methods learn from films alone (lingula list methods)"
             )
         folder = out / ("tokenizer.partial" if fresh else "tokenizer")
-        tokenizer = _tokenizer(fabric, corpus, plan, folder, settings.vocabulary)
+        tokenizer = _tokenizer(fabric, corpus, settings, folder)
+    if takes(method, "text_encoder"):
         own = fresh or plan.text_encoder == SMALL_BERT
         config = text_config(plan.text_encoder if own else str(out / "text_encoder"), len(tokenizer))
 
     torch.manual_seed(settings.seed)
     take_text = plan.text_encoder if plan.pretrained and plan.text_encoder != SMALL_BERT else None
-    take_image: Path | bool = plan.pretrained and plan.image_encoder not in MADE_HERE
+    own_image = not takes(method, "image_encoder")
+    take_image: Path | bool = plan.pretrained and plan.image_encoder not in MADE_HERE and not own_image
     if plan.image_weights is not None:
         take_image = Path(plan.image_weights)
     published = (take_image, take_text) if fresh else (False, None)
-    if fresh:
+    if fresh and not own_image:
         _say_what_is_random(fabric, plan, take_image, take_text, config)
-    model: Any = build_method(method, plan.options, plan.image_encoder, config, plan.image_size, *published)
+    vocabulary = 0 if tokenizer is None else len(tokenizer)
+    towers = (plan.image_encoder, config, plan.image_size)
+    model = build_method(method, plan.options, *towers, *published, vocabulary=vocabulary)
     if config is not None and take_text is not None:  # random layers that stayed as they were would know nothing
         freeze_layers(model.text_encoder, plan.frozen_text_layers)
     return model, config, _loaders(fabric, corpus, plan, model, tokenizer, settings.seed)
@@ -77,7 +83,7 @@ def _say_what_is_random(fabric: Any, plan: Recipe, take_image: Path | bool, take
 
 
 def _loaders(
-    fabric: Any, corpus: PreparedCorpus | ShardedCorpus, plan: Recipe, model: Any, tokenizer: Any, seed: int
+    fabric: Any, corpus: PreparedCorpus | ShardedCorpus, plan: Recipe, model: Method, tokenizer: Any, seed: int
 ) -> dict[str, Batches]:
     """Of train, and of val where that has reports and they are read."""
     sizes = (plan.image_size, plan.resize_to, plan.batch_size)
@@ -113,7 +119,7 @@ def _loaders(
 
 
 def check_batch(
-    corpus: PreparedCorpus | ShardedCorpus, tokens: Tokens | None, plan: Recipe, model: Any, processes: int
+    corpus: PreparedCorpus | ShardedCorpus, tokens: Tokens | None, plan: Recipe, model: Method, processes: int
 ) -> None:
     """Refuse a batch that the studies do not fill, naming the largest that they do.
 
@@ -135,12 +141,16 @@ def check_batch(
     raise UserError(f"corpus {corpus.name}: {what} {fill} one batch of {plan.batch_size}{among}; {way}")
 
 
-def _tokenizer(fabric: Any, corpus: PreparedCorpus | ShardedCorpus, plan: Recipe, folder: Path, vocabulary: int) -> Any:
-    """The run's tokenizer, made or fetched by the first process of a fresh run."""
+def _tokenizer(fabric: Any, corpus: PreparedCorpus | ShardedCorpus, settings: Settings, folder: Path) -> Any:
+    """The run's tokenizer, made or fetched by the first process of a fresh run; the method's own where it has one."""
+    method, plan = settings.method, settings.plan
     if fabric.is_global_zero and folder.suffix == ".partial":
         shutil.rmtree(folder, ignore_errors=True)
-        if plan.text_encoder == SMALL_BERT:
-            train_tokenizer((sentence.lower() for sentence in corpus.training_texts()), folder, vocabulary)
+        sentences = (sentence.lower() for sentence in corpus.training_texts())
+        if hasattr(METHODS[method], "make_tokenizer"):
+            METHODS[method].make_tokenizer(sentences, folder, settings.vocabulary)
+        elif plan.text_encoder == SMALL_BERT or not takes(method, "text_encoder"):
+            train_tokenizer(sentences, folder, settings.vocabulary)
         else:
             load_tokenizer(plan.text_encoder).save_pretrained(str(folder))
     fabric.barrier()

@@ -11,9 +11,10 @@ from lingula.data.collate import SENTENCES
 from lingula.methods import METHODS
 from lingula.nn.hub import check_obtainable
 from lingula.nn.image_encoders import MADE_HERE, check_published
+from lingula.nn.method import check_method
 from lingula.nn.text_encoders import SMALL_BERT
 from lingula.registry import UserError, check_options, nearest
-from lingula.runs.build import TOWERS
+from lingula.runs.build import TOWERS, takes
 from lingula.training.devices import ACCELERATORS, PRECISIONS
 from lingula.training.recipe import OPTIMIZERS, SCHEDULES, Recipe, Stage
 
@@ -60,8 +61,9 @@ def recipe_of(method: str, recipe: str) -> Recipe:
     """A method's recipe by name.
 
     Raises:
-        UserError: if there is no such method, or it has no such recipe.
+        UserError: if there is no such method, it has no such recipe, or its class is no method.
     """
+    check_method(METHODS[method])
     recipes: dict[str, Recipe] = METHODS[method].recipes
     if recipe not in recipes:
         hint = nearest(recipe, recipes) or f"; known: {', '.join(recipes)}"
@@ -182,9 +184,10 @@ def check_published_weights(method: str, plan: Recipe) -> None:
     Raises:
         UserError: naming the encoder and the ways out.
     """
-    if METHODS[method].uses_text and plan.text_encoder != SMALL_BERT:
+    if takes(method, "text_encoder") and plan.text_encoder != SMALL_BERT:
         check_obtainable(plan.text_encoder)
-    if plan.pretrained and plan.image_weights is None and plan.image_encoder not in MADE_HERE:
+    ours = takes(method, "image_encoder") and plan.image_encoder not in MADE_HERE
+    if plan.pretrained and plan.image_weights is None and ours:
         check_published(plan.image_encoder)
 
 

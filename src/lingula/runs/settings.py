@@ -11,6 +11,8 @@ from lingula.data.prepared import PreparedCorpus
 from lingula.data.shards import ShardedCorpus
 from lingula.methods import METHODS
 from lingula.nn.text_encoders import SMALL_BERT
+from lingula.registry import UserError
+from lingula.runs.build import takes
 from lingula.runs.recipes import INSTEAD, LAUNCH, MAKING, recipe_of, resolve
 from lingula.training.devices import precision_of
 from lingula.training.recipe import Recipe
@@ -51,8 +53,8 @@ class Settings:
             "recipe": self.recipe,
             "options": self.plan.options,
             "plan": dataclasses.asdict(self.plan),
-            "image_encoder": self.plan.image_encoder,
-            "text_encoder_name": self.plan.text_encoder if METHODS[self.method].uses_text else None,
+            "image_encoder": self.plan.image_encoder if takes(self.method, "image_encoder") else None,
+            "text_encoder_name": self.plan.text_encoder if takes(self.method, "text_encoder") else None,
             "image_size": self.plan.image_size,
             "resize_to": self.plan.resize_to,
             "seed": self.seed,
@@ -80,11 +82,22 @@ def asked(given: dict[str, Any]) -> Settings:
     """
     making = {name: given.get(name, default) for name, default in MAKING.items()}
     recipe = recipe_of(making["method"], making["recipe"])
+    _check_towers(making["method"], given)
     instead = {name: given.get(name) for name in INSTEAD} | given_files(given)
     plan = resolve(recipe, instead, given.get("epochs"), given.get("options", {}), given.get("weights", {}))
     launch = {name: given.get(name, default) for name, default in LAUNCH.items()}
     precision = precision_of(plan.precision, launch["accelerator"])
     return Settings(corpus=str(given["corpus"]), plan=plan, precision=precision, launch=launch, **making)
+
+
+def _check_towers(method: str, given: dict[str, Any]) -> None:
+    """Refuse to name an encoder for a method that has its own."""
+    own = {option: option.replace("weights", "encoder") for option in ("image_encoder", "image_weights")}
+    if METHODS[method].uses_text:
+        own["text_encoder"] = "text_encoder"
+    for option, tower in own.items():
+        if option in given and not takes(method, tower):
+            raise UserError(f"--{option}: method '{method}' has its own {tower.replace('_', ' ')}")
 
 
 def given_files(given: dict[str, Any]) -> dict[str, str]:

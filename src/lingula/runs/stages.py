@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lingula.data.loader import Batches
+from lingula.data.loader import Batches, Loader
 from lingula.gather import as_the_first
+from lingula.nn.method import Method, check_terms
 from lingula.runs.resume import Changes, plan_of
 from lingula.tasks.retrieval import rank_pairs
 from lingula.training.checkpoint import Progress, load_moments, save_checkpoint
@@ -28,7 +29,7 @@ class Run:
     fabric: Any
     out: Path
     plan: Recipe
-    model: Any
+    model: Method
     wrapped: Any
     loaders: dict[str, Batches]
     log: Log
@@ -68,6 +69,7 @@ class Run:
         rate = schedule_of(plan, number, steps, epoch)
 
         def on_log(step: int, terms: dict[str, float]) -> None:
+            check_terms((name for name, weight in stage.weights.items() if weight), terms)
             log.terms(before + step, number, rate(step - 1), terms)
 
         def after_each(step: int) -> None:
@@ -97,13 +99,8 @@ class Run:
                 after_each,
                 f"lower --learning_rate or {clipping}",
             )
-        online = getattr(self.model, "online", None)
-        if online is not None and not online.started:
-            self.fabric.print(
-                f"warning: stage {number + 1}: no batch had at least {len(online.centres)} sentences with mean cosine "
-                f"<= {online.start_below}, so there were no hard negatives",
-                file=sys.stderr,
-            )
+        for warning in self.model.warnings():
+            self.fabric.print(f"warning: stage {number + 1}: {warning}", file=sys.stderr)
 
 
 def schedule_of(plan: Recipe, number: int, steps: int, epoch: int) -> Callable[[int], float]:
@@ -165,13 +162,14 @@ def say_changes(
         )
 
 
-def validate(model: Any, loader: Any) -> dict[str, float]:
+def validate(model: Method, loader: Batches | None) -> dict[str, float]:
     """Retrieval on the validation split, of which each process encodes its share; nothing where there is no such split.
 
     Each process has its own statistics in BatchNorms: those of the first, which a checkpoint has, are taken by all.
     """
     if loader is None:
         return {}
+    assert isinstance(loader, Loader)  # a validation split is read in order
     as_the_first(model.buffers())
     with callable_in_parts(model):
         return rank_pairs(model, loader, draws=0).numbers

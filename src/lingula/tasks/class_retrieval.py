@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from lingula.data.class_sample import only_class, sample_by_class
 from lingula.data.prepared import PreparedCorpus
 from lingula.evaluation.labels import Labels
+from lingula.evaluation.scores import has_own_score, score_pairs
 from lingula.evaluation.statistics import few_patients, mean_replicates, patient_draws
 from lingula.evaluation.studies import ids_of, pair_loader, reported_rows
 from lingula.evaluation.task import Cell, Encoders, Measured
@@ -107,11 +108,15 @@ class ClassRetrieval:
 
 @torch.inference_mode()
 def embed_similarity(model: Encoders, corpus: PreparedCorpus, rows: np.ndarray) -> np.ndarray:
-    """``(n, n)`` cosines of films and reports."""
-    model.method.eval()
+    """``(n, n)`` scores of images and reports: the method's own, or cosines."""
+    method, loader = model.method, pair_loader(model, corpus, rows, 64)
+    if has_own_score(method):
+        return score_pairs(method, loader)[0]
+    method.eval()
     films, reports = [], []
-    for batch in pair_loader(model, corpus, rows, 64):
-        films.append(F.normalize(model.method.encode_image(batch.image)[1].float(), dim=-1))
-        reports.append(F.normalize(model.method.encode_text(batch.reports)[1].float(), dim=-1))
+    for batch in loader:
+        assert batch.reports is not None
+        films.append(F.normalize(method.encode_image(batch.image).embedding.float(), dim=-1))
+        reports.append(F.normalize(method.encode_text(batch.reports).embedding.float(), dim=-1))
     similarity: np.ndarray = (torch.cat(films) @ torch.cat(reports).T).cpu().numpy()
     return similarity

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pandas as pd
 import torch
@@ -22,6 +22,7 @@ from lingula.evaluation.studies import ids_of, pair_loader, reported_rows
 from lingula.evaluation.task import Cell, Encoders, Measured
 from lingula.losses.cluster_guided import false_negative_mask
 from lingula.losses.cosine import cosine
+from lingula.nn.method import Method
 from lingula.records import id_hash
 
 NUMBERS = ("share", "precision", "recall", "string_precision", "string_recall", "same_report")
@@ -74,7 +75,7 @@ def reasons(known: bool) -> dict[str, str]:
 
 
 @torch.inference_mode()
-def false_negatives(method: Any, loader: Loader) -> dict[str, float]:
+def false_negatives(method: Method, loader: Loader) -> dict[str, float]:
     """Share of false negatives among all (anchor, negative) pairs of a batch, and how well they are detected.
 
     Args:
@@ -94,10 +95,10 @@ def false_negatives(method: Any, loader: Loader) -> dict[str, float]:
         reports = batch.reports
         assert reports is not None
         assert reports.meaning is not None
-        sentences = method.encode_text(reports)[2]
+        sentences = method.encode_text(reports).sentences
         if len(sentences) < 4:
             continue
-        patches = method.encode_image(batch.image)[2]
+        patches = method.encode_image(batch.image).patches
         cross_modal = method.cross_attention(patches, sentences, reports).image_to_report
         centres, assignment, *_ = method.find_clusters(cross_modal, reports.sentence_key, batch.seed)
         own = torch.arange(len(sentences), device=sentences.device)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lingula.batch import Reports
 from lingula.data.collate import collate_reports
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
@@ -142,7 +143,7 @@ class Look(NamedTuple):
 
 
 @torch.inference_mode()
-def attention(model: Encoders, images: Tensor, reports: Any) -> np.ndarray:
+def attention(model: Encoders, images: Tensor, reports: Reports) -> np.ndarray:
     """``(N, h, w)``: the weights of each of the N sentences on its own film."""
     maps: np.ndarray = model.method.attention_maps(images, reports).float().cpu().numpy()
     return maps

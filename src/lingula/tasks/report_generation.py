@@ -215,16 +215,12 @@ class ReportGeneration:
         tokens = tokenise(corpus.reports, tokenizer, max_tokens)
         encoder = model.method.image_encoder
         torch.manual_seed(seed)
-        decoder = ReportDecoder(
-            encoder.width,
-            encoder.grid[0] * encoder.grid[1],
-            len(tokenizer),
-            max_tokens,
-            tokenizer.cls_token_id,
-            tokenizer.sep_token_id,
-            tokenizer.pad_token_id,
-            **protocol.decoder,
-        )
+        reads = len(tokenizer), max_tokens, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+        decoder: Any
+        if hasattr(model.method, "report_decoder"):
+            decoder = model.method.report_decoder(*reads)
+        else:
+            decoder = ReportDecoder(encoder.width, encoder.grid[0] * encoder.grid[1], *reads, **protocol.decoder)
         writer = Writer(encoder_to_use(encoder, self.encoder == "finetuned"), decoder, stored).to(model.device)
 
         def loader(split: str, training: bool = False) -> Loader:
@@ -311,7 +307,7 @@ def stored_patches(model: Encoders, corpus: PreparedCorpus, rows: np.ndarray, li
 class Writer(nn.Module):
     """An encoder and the decoder that looks at its patches."""
 
-    def __init__(self, encoder: nn.Module, decoder: ReportDecoder, stored: Stored | None) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, stored: Stored | None) -> None:
         super().__init__()
         self.encoder, self.decoder, self.stored = encoder, decoder, stored
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ import torch.nn.functional as F
 
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
+from lingula.evaluation.scores import has_own_score, score_pairs
 from lingula.evaluation.statistics import few_patients, mean_replicates, patient_draws
 from lingula.evaluation.studies import ids_of, pair_loader, reported_rows
 from lingula.evaluation.task import Cell, Encoders, Measured
 from lingula.gather import evenly, gather
 from lingula.metrics.ranking import ranks, recall_at, recall_ceiling, weighted_median
+from lingula.nn.method import Method
 from lingula.records import id_hash
 from lingula.registry import UserError
 
@@ -77,7 +79,7 @@ class Retrieval:
 
 
 @torch.inference_mode()
-def embed_pairs(method: Any, loader: Loader) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def embed_pairs(method: Method, loader: Loader) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unit-length global embeddings of all films and reports: ``(n, D)`` twice, and their ``(n,)`` corpus rows.
 
     Where the loader deals its batches to several processes, each encodes its own and gets those of all.
@@ -85,7 +87,8 @@ def embed_pairs(method: Any, loader: Loader) -> tuple[np.ndarray, np.ndarray, np
     method.eval()
     batches = []
     for batch in loader:
-        film, report = method.encode_image(batch.image)[1], method.encode_text(batch.reports)[1]
+        assert batch.reports is not None
+        film, report = method.encode_image(batch.image).embedding, method.encode_text(batch.reports).embedding
         batches.append((F.normalize(film.float(), dim=-1), F.normalize(report.float(), dim=-1), batch.rows))
     found = [torch.cat(parts) for parts in zip(*batches, strict=True)]
     if loader.processes > 1:
@@ -97,9 +100,12 @@ def embed_pairs(method: Any, loader: Loader) -> tuple[np.ndarray, np.ndarray, np
     return films, reports, rows
 
 
-def rank_pairs(method: Any, loader: Loader, pool: int = 200, draws: int = 1000) -> Measured:
+def rank_pairs(method: Method, loader: Loader, pool: int = 200, draws: int = 1000) -> Measured:
     """The numbers of :class:`Retrieval` for a method and a loader that does not train."""
-    films, reports, rows = embed_pairs(method, loader)
+    if has_own_score(method):
+        scores, rows = score_pairs(method, loader)
+    else:
+        films, reports, rows = embed_pairs(method, loader)
     content = loader.corpus.index["content"].to_numpy()[rows]
     order = np.random.default_rng(0).permutation(len(rows))
     pool = min(pool, len(rows))
@@ -107,7 +113,8 @@ def rank_pairs(method: Any, loader: Loader, pool: int = 200, draws: int = 1000) 
     pools = [members for members in pools if len(members) * 2 >= pool]
     found: dict[str, list[np.ndarray]] = {}
     for members in pools:
-        similarity = films[members] @ reports[members].T
+        own = has_own_score(method)
+        similarity = scores[np.ix_(members, members)] if own else films[members] @ reports[members].T
         found.setdefault("rank", []).append(ranks(similarity))
         for k in KS:
             found.setdefault(f"recall_at_{k}", []).append(recall_at(similarity, k))

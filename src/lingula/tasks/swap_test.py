@@ -25,6 +25,7 @@ from lingula.evaluation.studies import ids_of, pair_loader, reported_rows
 from lingula.evaluation.task import Cell, Encoders, Measured
 from lingula.losses.cosine import cosine
 from lingula.metrics.bootstrap import bootstrap_weights
+from lingula.nn.method import Method
 from lingula.records import id_hash
 from lingula.registry import UserError
 
@@ -81,7 +82,7 @@ def other_film(patients: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def swap_films(method: Any, loader: Loader, draws: int = 1000) -> Measured:
+def swap_films(method: Method, loader: Loader, draws: int = 1000) -> Measured:
     """The numbers of :class:`SwapTest`.
 
     Args:
@@ -101,8 +102,8 @@ def swap_films(method: Any, loader: Loader, draws: int = 1000) -> Measured:
         others = torch.from_numpy(other_film(patients[rows])).to(batch.rows.device)
         if (others < 0).any():
             continue
-        patches = method.encode_image(batch.image)[2]
-        sentences = method.encode_text(reports)[2]
+        patches = method.encode_image(batch.image).patches
+        sentences = method.encode_text(reports).sentences
         samples["right"] += _found(sentences, method.cross_attention(patches, sentences, reports).image_to_report)
         swapped = method.cross_attention(patches[others], sentences, reports).image_to_report
         samples["swapped"] += _found(sentences, swapped)

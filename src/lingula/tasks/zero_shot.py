@@ -18,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lingula.batch import Reports
 from lingula.data.collate import collate_reports
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.sentences import report_sentences
 from lingula.data.tokens import tokenise
 from lingula.evaluation.labels import Labels
+from lingula.evaluation.scores import has_own_score
 from lingula.evaluation.statistics import few_patients, patient_draws, undefined
 from lingula.evaluation.studies import film_loader, ids_of, split_rows
 from lingula.evaluation.task import Cell, Encoders, Measured
@@ -282,6 +284,8 @@ def score_films(
     Raises:
         UserError: for a prompt of one word.
     """
+    if has_own_score(model.method):
+        return own_scores(model, corpus, rows, prompts, exclusive)
     with torch.inference_mode():
         present = torch.stack([embed_prompts(model, of["present"]) for of in prompts.values()])  # (C, D)
         if not exclusive:
@@ -293,19 +297,52 @@ def score_films(
         model.method.eval()
         scores = []
         for batch in film_loader(model, corpus, rows):
-            film = F.normalize(model.method.encode_image(batch.image)[1].float(), dim=-1)
+            film = F.normalize(model.method.encode_image(batch.image).embedding.float(), dim=-1)
             scores.append((film @ present.T).cpu())
+    found: np.ndarray = torch.cat(scores).numpy()
+    return found
+
+
+@torch.inference_mode()
+def own_scores(
+    model: Encoders, corpus: PreparedCorpus, rows: np.ndarray, prompts: dict[str, Prompts], exclusive: bool
+) -> np.ndarray:
+    """``(n, C)``: for each label the mean of the method's own scores of its prompts, less that of those that deny it.
+
+    Raises:
+        UserError: for a prompt of one word.
+    """
+    method = model.method
+    method.eval()
+    signs = {"present": 1.0} if exclusive else {"present": 1.0, "absent": -1.0}
+    read = [
+        [(sign, method.encode_text(read_as_reports(model, of[side]))) for side, sign in signs.items() if of[side]]
+        for of in prompts.values()
+    ]
+    scores = []
+    for batch in film_loader(model, corpus, rows):
+        images = method.encode_image(batch.image)
+        of_label = [sum(sign * method.score(images, text).float().mean(1) for sign, text in sides) for sides in read]
+        scores.append(torch.stack(of_label, dim=1).cpu())  # type: ignore[arg-type]  # sum() may be 0 of no side
     found: np.ndarray = torch.cat(scores).numpy()
     return found
 
 
 def embed_prompts(model: Encoders, prompts: Sequence[str]) -> Tensor:
     """``(D,)``: the mean of the prompts' global embeddings, each and all of length one."""
+    encoding = model.method.encode_text(read_as_reports(model, prompts))
+    return F.normalize(F.normalize(encoding.embedding.float(), dim=-1).mean(0), dim=-1)
+
+
+def read_as_reports(model: Encoders, prompts: Sequence[str]) -> Reports:
+    """Prompts, each tokenised as a report of its own.
+
+    Raises:
+        UserError: for a prompt of one word.
+    """
     split = [report_sentences(prompt) for prompt in prompts]
     for prompt, sentences in zip(prompts, split, strict=True):
         if not sentences:
             raise UserError(f"a prompt needs two words or more, got '{prompt}'")
     tokens = tokenise(split, model.tokenizer, model.method.text_encoder.max_tokens)
-    reports = collate_reports(tokens, np.arange(len(split))).to(model.device)
-    embedding = F.normalize(model.method.encode_text(reports)[1].float(), dim=-1)
-    return F.normalize(embedding.mean(0), dim=-1)
+    return collate_reports(tokens, np.arange(len(split))).to(model.device)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lingula.nn.method import Method
 from lingula.registry import UserError
 from lingula.training.sharding import shard
 
@@ -117,7 +118,7 @@ def check_cuda_graphs(fabric: Any) -> None:
         raise UserError(f"--cuda_graphs needs a CUDA device, and this would run on {fabric.device.type}; leave it out")
 
 
-def compile_encoders(model: Any, cuda_graphs: bool = False) -> None:
+def compile_encoders(model: Method, cuda_graphs: bool = False) -> None:
     """Compile the towers; films have one shape, of packed reports both sides vary: two graphs in all.
 
     Args:
@@ -127,20 +128,21 @@ def compile_encoders(model: Any, cuda_graphs: bool = False) -> None:
     """
     model.image_encoder.compile(mode="reduce-overhead" if cuda_graphs else None)
     if model.uses_text:
-        model.text_encoder.backbone.compile(dynamic=True)
+        model.text_encoder.compile(dynamic=True)
 
 
-def forget_activations(model: Any) -> None:
+def forget_activations(model: Method) -> None:
     """Let the towers keep the inputs of their blocks only.
 
     Raises:
-        UserError: if the image encoder cannot.
+        UserError: if one of them cannot.
     """
-    model.image_encoder.checkpoint_activations()
-    if model.uses_text:
-        backbone = model.text_encoder.backbone
-        newer = getattr(backbone, "activation_checkpointing_enable", None)  # transformers is renaming it
-        (newer or backbone.gradient_checkpointing_enable)({"use_reentrant": False})
+    for tower in ("image_encoder", "text_encoder") if model.uses_text else ("image_encoder",):
+        module = getattr(model, tower)
+        if not hasattr(module, "checkpoint_activations"):
+            kind = tower.replace("_", " ")
+            raise UserError(f"the method's own {kind} cannot checkpoint its activations; leave the option out")
+        module.checkpoint_activations()
 
 
 def device_of(name: str) -> str:

@@ -7,10 +7,11 @@ import math
 import torch
 from torch import nn
 
+from lingula.nn.method import Method
 from lingula.training.recipe import OPTIMIZERS, Recipe
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool = True) -> torch.optim.Optimizer:
+def build_optimizer(model: Method | nn.Module, recipe: Recipe, fused: bool = True) -> torch.optim.Optimizer:
     """The recipe's optimiser over the parameters that want a gradient.
 
     ``adam`` and ``sgd`` add the decay to the gradient of every parameter, as the papers' code does; ``adamw`` and

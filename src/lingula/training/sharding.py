@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lingula.gather import sum_over_all, world
 from lingula.nn.image_encoders import ImageEncoder
+from lingula.nn.method import Method
 from lingula.nn.text_encoders import TextEncoder
 
 
@@ -63,7 +64,7 @@ def _average(parameter: Tensor) -> None:
 
 
 @contextmanager
-def callable_in_parts(model: nn.Module) -> Iterator[None]:
+def callable_in_parts(model: Method | nn.Module) -> Iterator[None]:
     """Let ``encode_image`` and the like be called, not ``forward`` only, by all processes alike; a model that is not
     split needs nothing."""
     from torch.distributed.fsdp import FSDPModule
