@@ -9,7 +9,6 @@ from collections import Counter
 
 import pytest
 
-from lingula import evaluation
 from lingula.data.class_sample import hash_order, only_class, sample_by_class
 from lingula.records import id_hash
 from lingula.registry import UserError
@@ -65,7 +64,6 @@ def test_too_few_of_a_class_are_refused_with_counts():
 def test_the_hash_of_ids():
     assert id_hash(["b", "a"]) == id_hash(["a", "b"]) == hashlib.sha256(b"a\nb").hexdigest()[:16]
     assert id_hash(["ab"]) != id_hash(["a", "b"])
-    assert id_hash(["b", "a"]) == evaluation.id_hash(["b", "a"])
 
 
 @pytest.mark.parametrize(
