@@ -28,6 +28,7 @@ KEYS = {
     "steps": ("C9", "C10"),
     "probe": ("C11",),
     "processes": ("C12",),
+    "index": ("C14", "C15", "C16"),
 }
 
 

@@ -147,6 +147,74 @@ def make_method(name: str, options: dict, seed: int = 0, image_encoder: str | No
     return factory(**towers, image_size=IMAGE_SIZE, **options)
 
 
+def make_tables(columns, label_names=(), boxes=(), masks=()):
+    """The tables of a prepared corpus, in memory.
+
+    Args:
+        columns: of studies and images, ``{name: values}``; those that are not given say nothing.
+        label_names: of the columns ``label:<name>``.
+        boxes: ``(row, name, x0, y0, x1, y1)`` of each.
+        masks: ``(row, name)`` of each.
+    """
+    import pyarrow as pa
+
+    from lingula.data.layout import as_array, schemas, split_column
+    from lingula.data.mapped import Mapped
+
+    rows = range(len(columns["study_id"]))
+    nothing = {"sentences": [[]], "annotated": [[]], "content": [None], "date": [None], "prior": [None]}
+    truth = [[None] * len(report) for report in columns.get("sentences", [[]] * len(rows))]
+    given = dict.fromkeys(("meanings", "findings", "sentence_boxes"), truth) | {"study": rows} | dict(columns)
+    given["split"] = split_column(list(columns["split"]))
+    named = {"boxes": ("row", "name", "x0", "y0", "x1", "y1"), "masks": ("row", "name")}
+    parts = {"boxes": list(boxes), "masks": list(masks)}
+    tables = {}
+    for name, schema in schemas(label_names).items():
+        if name in parts:
+            own = {column: [part[place] for part in parts[name]] for place, column in enumerate(named[name])}
+        else:
+            blank = {
+                field.name: nothing.get(field.name, [""] if field.type == pa.string() else [0]) for field in schema
+            }
+            own = {field.name: given.get(field.name, blank[field.name] * len(rows)) for field in schema}
+        arrays = [as_array(own[field.name], field.type) for field in schema]
+        tables[name] = Mapped(schema, [pa.RecordBatch.from_arrays(arrays, schema=schema)])
+    return tables
+
+
+def changed_corpus(corpus, boxes=None, label_names=None, **columns):
+    """A corpus of the same images, in memory, of which other things are said.
+
+    Args:
+        corpus: prepared.
+        boxes: a data frame as ``corpus.boxes()`` gives it.
+        label_names: of all labels; ``label:<name>`` stands for the columns of new ones.
+        columns: of studies and images.
+    """
+    from lingula.data.prepared import PreparedCorpus
+
+    names = corpus.label_names if label_names is None else label_names
+    every = range(len(corpus))
+    own = (table for name, table in corpus._tables.items() if name in ("studies", "images"))
+    columns = {field.name: table.lists(field.name, every) for table in own for field in table.schema} | columns
+    boxes = corpus.boxes() if boxes is None else boxes
+    masks = corpus._tables["masks"].to_pandas().itertuples(index=False)
+    said = f"changed: {sorted(columns.items())}"  # so that its tokens are its own
+    meta = {**corpus.meta, "label_names": list(names), "index_sha256": said}
+    tables = make_tables(columns, names, boxes.itertuples(index=False), masks)
+    return PreparedCorpus(corpus.folder, meta, tables, corpus.pixels, corpus._packed_masks)
+
+
+def unreported(corpus, rows):
+    """The corpus without the reports of these rows."""
+    sentences = [[] if row in rows else report for row, report in enumerate(corpus.reports)]
+    truth = {
+        name: [[] if row in rows else values for row, values in enumerate(corpus.lists(name, range(len(corpus))))]
+        for name in ("meanings", "findings", "sentence_boxes")
+    }
+    return changed_corpus(corpus, sentences=sentences, **truth)
+
+
 def words_of(reports, row, tokenizer):
     """The words of a collated report, their pieces joined."""
     words = {}
@@ -214,6 +282,9 @@ def tiny() -> SimpleNamespace:
         double=as_double,
         watch=Watch,
         words_of=words_of,
+        tables=make_tables,
+        changed=changed_corpus,
+        unreported=unreported,
         image_size=IMAGE_SIZE,
         vocabulary=VOCABULARY,
     )

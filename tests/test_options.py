@@ -33,7 +33,9 @@ def parsers():
 @pytest.fixture(scope="module")
 def options():
     return {
-        name: {option for action in parser._actions for option in action.option_strings} for name, parser in parsers()
+        name: {option for action in parser._actions for option in action.option_strings}
+        | set(getattr(COMMANDS[name.split()[0]], "instead", ()))
+        for name, parser in parsers()
     }
 
 

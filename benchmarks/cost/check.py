@@ -349,7 +349,7 @@ def tables() -> Iterator[str]:
         [name, f"{p:,.5g}", f"{m:,.5g}", unit, f"{round(100 * (p / m - 1), 2) + 0:g} %"] for name, p, m, unit in rows
     ]
     yield table(["one step", "predicted", "measured", "unit", "error"], lines)
-    constants = {"KEPT": fitted_kept(), "LOSS": fitted_loss(), "HOST": host.memory_of_a_fresh_process()}
+    constants = {"KEPT": fitted_kept(), "LOSS": fitted_loss(), "HOST": host.memory()}
     lines = [[f"{name}: {part}", f"{of[part]:,.5g}"] for name, of in constants.items() for part in of]
     lines.append(["pairs a second of one loader, B = 64", f"{host.rate():,.0f}"])
     yield table(["measured constant", "value"], lines)

@@ -124,15 +124,15 @@ def tables(machine: Machine | None = None) -> Iterator[str]:
     lines = []
     for name, (pairs, _) in CORPORA.items():
         disk, host = stream_bytes()["film"] * pairs, {part: size * pairs for part, size in HOST.items()}
-        lines.append([name, disk / 1e9, host["index on disk"] / 1e9, host["held"] / 1e9, 8 * host["held"] / 1e9,
-                      8 * host["peak"] / 1e9])  # fmt: skip
+        parts = (disk, host["index on disk"], stream_bytes()["tokens on disk"] * pairs, host["held"], 8 * host["held"])
+        lines.append([name, *(part / 1e9 for part in parts)])
     head = [
         "corpus",
         "films on disk, GB",
         "index on disk, GB",
-        "RAM of a process, GB",
-        "of eight, GB",
-        "peak of eight, GB",
+        "tokens on disk, GB",
+        "private to a process, GB",
+        "to eight, GB",
     ]
     yield table(head, lines)
 

@@ -134,7 +134,8 @@ def call(program: str, function: Any, arguments: list[str]) -> Any:
     """Parse ``arguments`` for ``function`` and call it; a registry stands for its entries as sub-commands.
 
     A function may carry ``choices``, a registry whose chosen entry's arguments it takes besides its own, as its first
-    argument: ``lingula prepare csv --images DIR ... --out DIR``. Classes that are named among ``arguments`` may be
+    argument: ``lingula prepare csv --images DIR ... --out DIR``; and ``instead``, functions of one word that an option
+    calls in place of all that: ``lingula prepare --upgrade DIR``. Classes that are named among ``arguments`` may be
     imported.
     """
     from lingula.terminal.parser import make_parser, named_in, parse
@@ -147,6 +148,11 @@ def call(program: str, function: Any, arguments: list[str]) -> Any:
     if not arguments or arguments[0] in HELP:
         print(overview_of(program, function, choices), file=sys.stdout if arguments else sys.stderr)
         raise SystemExit(0 if arguments else 2)
+    instead: dict[str, Any] = getattr(function, "instead", {})
+    if arguments[0] in instead:
+        if len(arguments) != 2:
+            raise UserError(f"usage: {program} {arguments[0]} DIR")
+        return instead[arguments[0]](arguments[1])
     if arguments[0].startswith("-"):
         raise UserError(
             f"name the {choices.noun} first: {program} {choices.noun.upper()} {' '.join(arguments[:2])} ...; "
@@ -172,6 +178,10 @@ def overview_of(program: str, function: Any, choices: Registry) -> str:
             f"usage: {program} {noun} [options]",
             paragraphs(first_line(function)),
             f"{noun} is one of:\n{two_columns(rows, 22)}",
+            *(
+                paragraphs(f"{program} {option} DIR: {first_line(call)}")
+                for option, call in getattr(function, "instead", {}).items()
+            ),
             f"or package:Class, a {choices.noun} of your own.",
             f"{program} {noun} --help shows the options.",
         )

@@ -370,7 +370,7 @@ def test_a_given_learning_rate_moves_those_of_stages_text_and_biases():
 def test_a_method_that_reads_needs_reports(tiny_corpus, tmp_path, monkeypatch):
     from lingula.data.prepared import PreparedCorpus
 
-    monkeypatch.setattr(PreparedCorpus, "reports", property(lambda self: [[] for _ in range(len(self.index))]))
+    monkeypatch.setattr(PreparedCorpus, "training_texts", lambda self: [])
     with pytest.raises(UserError, match="has no train studies with a report, which method 'clip' reads"):
         pretrain(tiny_corpus, tmp_path / "run", method="clip", recipe="scratch", quiet=True)
     assert not list((tmp_path / "run").iterdir())

@@ -447,4 +447,4 @@ def test_the_5x200_set_prepared(large: Path, tmp_path: Path) -> None:
     assert corpus.label_groups == {"5x200": FIVE}
     drawn = expected_draw(candidates()[1])
     chosen = [FIVE[place] for place in values.argmax(1)]
-    assert dict(zip(corpus.index["study_id"], chosen, strict=True)) == drawn
+    assert dict(zip(corpus.to_pandas()["study_id"], chosen, strict=True)) == drawn

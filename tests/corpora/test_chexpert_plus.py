@@ -19,6 +19,7 @@ from PIL import Image
 from lingula.cli import main
 from lingula.corpora.chexpert_plus import CheXpertPlus
 from lingula.data.preparation import prepare
+from lingula.data.prepared import PreparedCorpus
 from lingula.data.study import LeftOut, Study
 from lingula.registry import UserError
 
@@ -410,8 +411,8 @@ def test_5x200(large: Path, tmp_path: Path) -> None:
     values = corpus.labels(FIVE)
     assert (values.sum(1) == 1).all()
     chosen = [FIVE[place] for place in values.argmax(1)]
-    assert dict(zip(corpus.index["study_id"], chosen, strict=True)) == expected
-    assert corpus.reports == [["small left effusion."]] * 1000
+    assert dict(zip(corpus.to_pandas()["study_id"], chosen, strict=True)) == expected
+    assert list(corpus.reports) == [["small left effusion."]] * 1000
     other = CheXpertPlus(large, part="5x200", sample_seed=4)
     assert {row.study_id for row in other.studies() if isinstance(row, Study)} == set(expected_draw(candidates()[2], 4))
 
@@ -457,5 +458,5 @@ def test_prepared_by_the_command_line(tmp_path: Path, image: Path, capsys: pytes
     assert meta["studies"]["train"] + meta["studies"]["val"] == 4
     assert meta["left_out"] == {"view not wanted": 1, "report of fewer than 3 tokens": 1}
     assert (meta["uncertain_as"], meta["unknown_as"], meta["label_groups"]) == ({}, {}, {})
-    index = pd.read_parquet(tmp_path / "out" / "index.parquet")
+    index = PreparedCorpus.open(tmp_path / "out").to_pandas()
     assert [list(sentences) for sentences in index["sentences"]] == READ

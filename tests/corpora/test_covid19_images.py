@@ -204,12 +204,12 @@ def test_prepared_from_the_command_line(root, tmp_path, capsys):
     assert "non-commercial" in corpus.meta["licence"]
     assert corpus.rows_with_boxes(["left_lung"]).tolist() == [0]
     assert corpus.rows_with_boxes(["right_lung"]).tolist() == [0, 2]
-    assert corpus.boxes.values.tolist()[0] == [0, "right_lung", 2, 6, 10, 16]  # 24 by 30 pixels: 3 rows of padding
+    assert corpus.boxes().values.tolist()[0] == [0, "right_lung", 2, 6, 10, 16]  # 24 by 30 pixels: 3 rows of padding
     lung = np.zeros((30, 30), bool)
     lung[8:22, :15] = True  # rows 5 to 14 and columns 0 to 9, one and a half times as large
     seen = corpus.masks([3], "lung_vae")[0]
     assert (seen != lung).sum() <= 30
-    splits = corpus.index["split"].tolist()
+    splits = corpus.to_pandas()["split"].tolist()
     assert splits[0] == splits[1]  # one patient
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from lingula.cli import main
 from lingula.corpora.covidx import Covidx
 from lingula.data.preparation import prepare
+from lingula.data.prepared import PreparedCorpus
 from lingula.data.study import LeftOut, Study
 from lingula.registry import UserError
 
@@ -147,7 +148,7 @@ def test_ten_percent_of_the_train_patients_become_validation(tmp_path: Path) -> 
     archive(tmp_path, {"train.txt": "\n".join(train), "test.txt": "\n".join(test)})
     lines: list[str] = []
     corpus = prepare(Covidx(tmp_path), tmp_path / "out", size=4, workers=0, log=lines.append)
-    index = pd.read_parquet(tmp_path / "out" / "index.parquet")
+    index = PreparedCorpus.open(tmp_path / "out").to_pandas()
     assert len(corpus.rows("test")) == 20
     assert index.loc[index.split == "test", "study_id"].tolist() == [f"test/t{patient}.png" for patient in range(20)]
     assert 15 <= index.loc[index.split == "val", "patient_id"].nunique() <= 45
@@ -163,7 +164,7 @@ def test_ten_percent_of_the_train_patients_become_validation(tmp_path: Path) -> 
 def test_from_the_command_line(three: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     main(["prepare", "covidx", "--root", str(three), "--out", str(out), "--size", "8", "--workers", "0"])
-    index = pd.read_parquet(out / "index.parquet").set_index("study_id")
+    index = PreparedCorpus.open(out).to_pandas().set_index("study_id")
     assert len(index) == 8
     assert index.loc["train/COVID(9).png", "label:COVID-19"] == 1
     assert index.loc["train/COVID(9).png", "label:normal"] == 0

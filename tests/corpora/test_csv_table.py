@@ -358,7 +358,7 @@ def test_prepared(folder: Path, tmp_path: Path) -> None:
     assert lines[0] == "three: no patient_column given: each row counts as its own patient"
     assert (corpus.name, corpus.meta["licence"], corpus.label_groups) == ("three", "CC0", {"kind": ["healthy", "ill"]})
     np.testing.assert_array_equal(corpus.pixels[2], letterbox(np.full((20, 10), 100, np.uint8), 16)[0])
-    assert corpus.index["split"].tolist() == ["train", "val", "test"]
+    assert corpus.to_pandas()["split"].tolist() == ["train", "val", "test"]
     (folder / "m.csv").write_text("image\nz.png\n")
     with pytest.raises(UserError, match=r"csv_table: row 2 of m\.csv: missing image file: .*z\.png; mend"):
         prepare(reader(folder, "m.csv"), tmp_path / "other", log=lines.append)
@@ -671,7 +671,7 @@ def test_masks_and_boxes_from_the_command_line(
     np.testing.assert_array_equal(corpus.masks([0], "heart")[0], right)
     np.testing.assert_array_equal(corpus.masks([1], "lesion")[0], left)
     assert corpus.rows_with_boxes(["nodule", "tube"]).tolist() == [0, 1]
-    assert corpus.boxes.values.tolist() == [[0, "nodule", 5, 10, 10, 20]]
+    assert corpus.boxes().values.tolist() == [[0, "nodule", 5, 10, 10, 20]]
 
 
 # Real corpora ---------------------------------------------------------------------------------------------------------
@@ -712,7 +712,7 @@ def test_covid_cxr_without_text(tmp_path: Path) -> None:
     )
     assert corpus.meta["studies"] == {"train": 200, "val": 40, "test": 55}
     assert corpus.meta["patients"] == {"train": 98, "val": 18, "test": 34}
-    row = corpus.index.iloc[17]
+    row = corpus.to_pandas().iloc[17]
     film = letterbox(read_image(row["image"]), 64)[0]
     assert np.abs(corpus.pixels[17].astype(int) - film).mean() < 2
 

@@ -117,7 +117,7 @@ def test_a_hospital_s_export_is_prepared_without_a_conversion(
     assert "1 by adding the ending and searching subfolders ('0003' is p2/0003.jpg)" in said
     assert "left out 2 rows: study listed twice (first: row 8 of befunde.csv" in said
     corpus = PreparedCorpus.open(tmp_path / "out")
-    index = corpus.index
+    index = corpus.to_pandas()
     assert index["study_id"].tolist() == [row[0] for row in ROWS[:4]]
     assert index["patient_id"].tolist() == ["0007", "0007", "0008", "0009"]
     assert index["image"].tolist() == [str(images / row[4]) for row in ROWS[:4]]
@@ -141,5 +141,5 @@ def test_one_row_of_each_image_is_kept(export: Path, tmp_path: Path, keep: str, 
     table = (export / "befunde.csv").read_bytes().splitlines(keepends=True)
     (export / "befunde.csv").write_bytes(b"".join(table[:8]))
     main(words(export, tmp_path / "out", "--duplicates", keep))
-    index = PreparedCorpus.open(tmp_path / "out").index
+    index = PreparedCorpus.open(tmp_path / "out").to_pandas()
     assert [int(row.split()[1]) for row in index["row"]] == rows

@@ -20,6 +20,7 @@ from PIL import Image
 from lingula.cli import main
 from lingula.corpora.indiana import Indiana
 from lingula.data.preparation import prepare
+from lingula.data.prepared import PreparedCorpus
 from lingula.data.study import LeftOut, Study
 from lingula.registry import UserError
 
@@ -360,7 +361,7 @@ def test_one_draw_holds_for_both_layouts(kaggle: Path, open_i: Path, tmp_path: P
     for root in (kaggle, open_i):
         out = tmp_path / f"{root.name}-out"
         prepare(Indiana(root), out, 8, 0, val_fraction=0.3, test_fraction=0.3, log=quiet)
-        splits.append(dict(pd.read_parquet(out / "index.parquet")[["patient_id", "split"]].to_numpy().tolist()))
+        splits.append(dict(PreparedCorpus.open(out).to_pandas()[["patient_id", "split"]].to_numpy().tolist()))
     assert splits[0]["CXR1"] == splits[1]["CXR1"]
     assert set(splits[0]) == {"CXR1", "CXR2", "CXR10"}  # the only film of report 11 is lateral
 
@@ -369,14 +370,14 @@ def test_from_the_command_line(kaggle: Path, tmp_path: Path, capsys: pytest.Capt
     out = tmp_path / "out"
     arguments = ["--root", str(kaggle), "--out", str(out), "--size", "8", "--workers", "0"]
     main(["prepare", "indiana", *arguments, "--views", "all"])
-    index = pd.read_parquet(out / "index.parquet").set_index("study_id")
+    index = PreparedCorpus.open(out).to_pandas().set_index("study_id")
     assert len(index) == 7
-    assert index["view"].value_counts().to_dict() == {"Frontal": 4, "Lateral": 3}
+    assert index["projection"].value_counts().to_dict() == {"Frontal": 4, "Lateral": 3}
     assert index.loc["1_IM-0001-4001", "sentences"].tolist() == SENTENCES["CXR1"]
     assert index.loc["1_IM-0001-4001", "label:normal"] == 1
     assert math.isnan(index.loc["10_IM-0002-1001", "label:normal"])
     greys = np.load(out / "pixels.npy").max(axis=(1, 2))
-    assert greys.tolist() == [200 if view == "Frontal" else 50 for view in index["view"]]
+    assert greys.tolist() == [200 if view == "Frontal" else 50 for view in index["projection"]]
     assert "indiana: left out 1 rows: report without a film" in capsys.readouterr().out
     assert len(pd.read_csv(out / "left_out.csv")) == 3
 

@@ -155,7 +155,7 @@ def test_prepared_from_the_command_line(root, tmp_path, capsys):
     assert "left out 2 rows: number of a patient of the test folder" in said
     assert "12 studies; Mendeley Data, rscbjbr9sj version 2 states 5,856: 5,844 fewer" in said
     corpus = PreparedCorpus.open(out)
-    splits = dict(zip(corpus.index["study_id"], corpus.index["split"], strict=True))
+    splits = dict(zip(corpus.to_pandas()["study_id"], corpus.to_pandas()["split"], strict=True))
     assert {name for name, split in splits.items() if split == "test"} == {
         name.removesuffix(".jpeg") for name in FILMS.split() if name.startswith("test")
     }

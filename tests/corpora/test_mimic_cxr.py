@@ -437,8 +437,8 @@ def test_prepared_by_the_command_line(root: Path, tmp_path: Path, capsys: pytest
 
 def test_prepared(root: Path, tmp_path: Path) -> None:
     corpus = prepare(MimicCxr(root), tmp_path / "out", size=24, workers=0, log=lambda _: None)
-    assert corpus.reports == [SENTENCES[FILMS[position][2]] for position in WANTED]
-    assert corpus.index["split"].tolist() == ["train"] * 5 + ["val"]
+    assert list(corpus.reports) == [SENTENCES[FILMS[position][2]] for position in WANTED]
+    assert corpus.to_pandas()["split"].tolist() == ["train"] * 5 + ["val"]
     for row, position in enumerate(WANTED):
         expected = letterbox(pixels(position), 24)[0]
         assert np.abs(corpus.pixels[row].astype(int) - expected).max() <= 2  # JPEG
@@ -537,9 +537,9 @@ def test_the_dicom_archive(tmp_path: Path) -> None:
         read(root)
     write_tables(tables, FILMS)
     corpus = prepare(MimicCxr(root, tables=tables), tmp_path / "out", size=24, workers=0, log=lambda _: None)
-    assert corpus.index["study_id"].tolist() == [FILMS[position][0] for position in WANTED]
-    assert corpus.reports == [SENTENCES[FILMS[position][2]] for position in WANTED]
-    for row, dicom in enumerate(corpus.index["study_id"]):
+    assert corpus.to_pandas()["study_id"].tolist() == [FILMS[position][0] for position in WANTED]
+    assert list(corpus.reports) == [SENTENCES[FILMS[position][2]] for position in WANTED]
+    for row, dicom in enumerate(corpus.to_pandas()["study_id"]):
         film = np.round(films[dicom] * 255 / 4095).astype(np.uint8)
         assert np.abs(corpus.pixels[row].astype(int) - letterbox(film, 24)[0]).max() <= 1
     partial = studies(root, tables=tables, partial=True)

@@ -217,14 +217,14 @@ def test_prepared_from_the_command_line(root: Path, tmp_path: Path, capsys: pyte
     assert "5 studies; NIH states 112,120" in said
     assert "4 patients; NIH states 30,805" in said
     corpus = PreparedCorpus.open(out)
-    splits = dict(zip(corpus.index["study_id"], corpus.index["split"], strict=True))
+    splits = dict(zip(corpus.to_pandas()["study_id"], corpus.to_pandas()["split"], strict=True))
     assert [splits[image] for image in IMAGES[3:]] == ["test", "test"]
     assert splits[IMAGES[0]] == splits[IMAGES[1]]  # one patient
     assert {splits[IMAGES[0]], splits[IMAGES[2]]} == {"train", "val"}  # the official test never grows
-    for row, image in enumerate(corpus.index["study_id"]):
+    for row, image in enumerate(corpus.to_pandas()["study_id"]):
         shrunk = film_of(image).astype(float).reshape(32, 2, 32, 2).mean((1, 3))
         assert np.abs(corpus.pixels[row] - shrunk).max() <= 0.5
-    assert corpus.boxes[["row", "name", "x0", "y0", "x1", "y1"]].to_numpy().tolist() == [
+    assert corpus.boxes()[["row", "name", "x0", "y0", "x1", "y1"]].to_numpy().tolist() == [
         [3, "Mass", 0, 0, 32, 32],
         [4, "Atelectasis", 6.25, 10.125, 10.5, 18.375],
         [4, "Infiltration", 12, 16, 20, 20],

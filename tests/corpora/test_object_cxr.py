@@ -181,13 +181,13 @@ def test_prepared_from_the_command_line(root: Path, tmp_path: Path, capsys: pyte
     assert "4 foreign_object; the publisher states 4,500" in said
     corpus = PreparedCorpus.open(out)
     studies = list(read(root).values())
-    assert corpus.index["study_id"].tolist() == [study.study_id for study in studies]
-    assert corpus.index["split"].tolist() == [study.split for study in studies]
+    assert corpus.to_pandas()["study_id"].tolist() == [study.study_id for study in studies]
+    assert corpus.to_pandas()["split"].tolist() == [study.split for study in studies]
     for row, study in enumerate(studies):
         part, name = study.study_id.removesuffix(".jpg").split("/")
         assert np.abs(corpus.pixels[row, :, 8:56].astype(int) - film_of(part, name)).max() <= 6
         np.testing.assert_array_equal(corpus.masks([row], "foreign_object")[0, :, 8:56], drawn(study))
-    assert corpus.boxes[["row", "x0", "y0", "x1", "y1"]].to_numpy().tolist() == [
+    assert corpus.boxes()[["row", "x0", "y0", "x1", "y1"]].to_numpy().tolist() == [
         [0, 16, 10, 28, 34],
         [2, 12, 6, 32, 26],
         [2, 38, 10, 52, 50],

@@ -281,15 +281,15 @@ def test_prepared(root: Path, tmp_path: Path) -> None:
     assert any("5 studies; MGCA's split states 26,684: 26,679 fewer" in line for line in lines)
     assert any("2 pneumonia; PRIOR" in line for line in lines)
     assert corpus.meta["left_out"] == {"film without a label": 1}
-    assert corpus.index["study_id"].tolist() == [OTHER, SICK, TWICE, NORMAL, INVERTED]
-    assert corpus.index["split"].tolist() == [
-        split_of([*corpus.index["study_id"]], 0.3)[name] for name in corpus.index["study_id"]
+    assert corpus.to_pandas()["study_id"].tolist() == [OTHER, SICK, TWICE, NORMAL, INVERTED]
+    assert corpus.to_pandas()["split"].tolist() == [
+        split_of([*corpus.to_pandas()["study_id"]], 0.3)[name] for name in corpus.to_pandas()["study_id"]
     ]
-    for row, patient in enumerate(corpus.index["study_id"]):
+    for row, patient in enumerate(corpus.to_pandas()["study_id"]):
         film = corpus.pixels[row, :, 8:56].astype(int)
         assert np.abs(film - film_of(patient)).max() <= (0 if patient == INVERTED else 6)  # JPEG loses a little
         assert not corpus.pixels[row, :, :8].any()
-    assert corpus.boxes[["row", "name", "x0", "y0", "x1", "y1"]].to_numpy().tolist() == [
+    assert corpus.boxes()[["row", "name", "x0", "y0", "x1", "y1"]].to_numpy().tolist() == [
         [1, "pneumonia", 16, 12, 36, 42],
         [2, "pneumonia", 12, 4, 20, 12],
         [2, "pneumonia", 40, 16, 56, 64],
@@ -317,5 +317,5 @@ def test_from_the_command_line(root: Path, tmp_path: Path, capsys: pytest.Captur
     assert "rsna-pneumonia: prepared 5 studies" in capsys.readouterr().out
     corpus = PreparedCorpus.open(out)
     assert corpus.label_groups == {"class": ["Lung Opacity", "No Lung Opacity / Not Normal", "Normal"]}
-    expected = split_of(corpus.index["study_id"], 0.4)
-    assert dict(zip(corpus.index["study_id"], corpus.index["split"], strict=True)) == expected
+    expected = split_of(corpus.to_pandas()["study_id"], 0.4)
+    assert dict(zip(corpus.to_pandas()["study_id"], corpus.to_pandas()["split"], strict=True)) == expected

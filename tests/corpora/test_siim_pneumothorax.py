@@ -280,9 +280,9 @@ def test_prepared_from_the_command_line(archive: Path, tmp_path: Path, capsys: p
     assert "left out 1 rows: film without a row in the table" in said
     assert "5 studies; CM-CGNS, section IV-A states 12,047: 12,042 fewer" in said
     corpus = PreparedCorpus.open(out)
-    images = corpus.index["study_id"].tolist()
+    images = corpus.to_pandas()["study_id"].tolist()
     assert images == [ONE, NONE, TWO, CLEAR, INVERTED]
-    assert corpus.index["split"].tolist() == [split_of(images, 0.3)[image] for image in images]
+    assert corpus.to_pandas()["split"].tolist() == [split_of(images, 0.3)[image] for image in images]
     for row, image in enumerate(images):
         shrunk = film_of(image).astype(float).reshape(64, 16, 64, 16).mean((1, 3))
         assert np.abs(corpus.pixels[row] - shrunk).max() <= 3

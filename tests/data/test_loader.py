@@ -92,7 +92,7 @@ def test_processes_share_an_evaluation_equally(corpus, tokens, processes, batch_
 
 def test_meanings_follow_their_sentences(corpus, tokens):
     reports = make(corpus, tokens).batch(2).reports
-    flat = [meaning for row in corpus.index["meanings"] for meaning in row]
+    flat = [meaning for row in corpus.to_pandas()["meanings"] for meaning in row]
     names = [flat[key] for key in reports.sentence_key.tolist()]
     for i in range(len(names)):
         for j in range(len(names)):

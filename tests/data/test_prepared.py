@@ -114,7 +114,7 @@ def test_a_bad_mask_stops_or_is_left_out_by_name(tmp_path: Path, mask: Any, mess
     with pytest.raises(UserError, match=message):
         run(rows, tmp_path / "out")
     corpus = run(rows, tmp_path / "out", skip_bad_rows=True)
-    assert corpus.index["study_id"].tolist() == ["s0", "s2"]
+    assert corpus.to_pandas()["study_id"].tolist() == ["s0", "s2"]
     masks = corpus.masks([0, 1], "lung")  # the masks have moved with their films
     np.testing.assert_array_equal(masks[0], block(SIZE, SIZE, 2, 0, 5, 5))
     np.testing.assert_array_equal(masks[1], block(SIZE, SIZE, 5, 5, 8, 10))

@@ -21,11 +21,9 @@ def quiet(line):
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus(tiny, tmp_path_factory):
     made = prepare(Synthetic(train=30, val=5, test=4, film_size=40), tmp_path_factory.mktemp("a"), 40, 0, log=quiet)
-    for row in made.rows("train")[[3, 8]]:
-        made.index.at[row, "sentences"] = []  # a film without a report
-    return made
+    return tiny.unreported(made, made.rows("train")[[3, 8]])
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -46,7 +44,7 @@ def test_every_training_study_is_in_one_shard_as_it_was_prepared(corpus, url):
     assert (opened.name, opened.size, opened.fingerprint) == (corpus.name, 40, corpus.fingerprint)
     assert opened.counts.tolist() == [7, 7, 7, 7, 2]
     assert opened.paired == 4
-    position = {study: place for place, study in enumerate(corpus.index["study_id"])}
+    position = {study: place for place, study in enumerate(corpus.to_pandas()["study_id"])}
     seen = []
     for number in range(5):
         shard = opened.read(number)
@@ -66,14 +64,14 @@ def test_the_validation_split_is_a_prepared_corpus(corpus, url, tmp_path):
     assert isinstance(val, PreparedCorpus)
     assert val.rows("val").tolist() == list(range(5))
     assert (val.pixels == corpus.pixels[rows]).all()
-    assert val.reports == [corpus.reports[row] for row in rows]
+    assert list(val.reports) == [corpus.reports[row] for row in rows]
     for name in set(val.mask_names) & set(corpus.mask_names):
         own = [row for row in rows if row in corpus.rows_with_mask(name)]
         assert (val.masks(np.searchsorted(rows, own), name) == corpus.masks(own, name)).all()
-    of_rows = corpus.boxes[corpus.boxes["row"].isin(rows)]
+    of_rows = corpus.boxes()[corpus.boxes()["row"].isin(rows)]
     assert len(of_rows) > 0
-    assert (rows[val.boxes["row"]] == of_rows["row"]).all()
-    assert val.boxes["x0"].tolist() == of_rows["x0"].tolist()
+    assert (rows[val.boxes()["row"]] == of_rows["row"]).all()
+    assert val.boxes()["x0"].tolist() == of_rows["x0"].tolist()
 
 
 def test_anything_that_knows_arrow_opens_a_shard(corpus, tmp_path):

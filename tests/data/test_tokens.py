@@ -1,11 +1,23 @@
 """Tokenising once and flat equals tokenising each report by itself."""
 
+import shutil
+
 import numpy as np
 import pytest
 from transformers import BatchEncoding
 
+from lingula.data import tokens as tokens_module
 from lingula.data.collate import collate_reports
-from lingula.data.tokens import load_tokenizer, tokenise, train_tokenizer
+from lingula.data.prepared import PreparedCorpus
+from lingula.data.tokens import (
+    ARRAYS,
+    load_tokenizer,
+    map_tokens,
+    tokenise,
+    tokenise_corpus,
+    train_tokenizer,
+    write_tokens,
+)
 from lingula.registry import UserError
 
 REPORTS = [
@@ -112,3 +124,69 @@ def test_words_of_a_tokenizer_that_does_not_know_them_are_its_tokens(tokenizer):
 
     tokens = tokenise(REPORTS[1:2], Slow())
     assert tokens.word.tolist() == [-1, *range(len(tokens.ids) - 2), -1]
+
+
+# A whole corpus, on disk.
+
+
+@pytest.mark.parametrize("batch", [1, 5, 4096])
+@pytest.mark.parametrize("limit", [256, 24])
+def test_the_tokens_of_a_corpus_are_those_of_its_reports(tiny_corpus, tmp_path, monkeypatch, batch, limit):
+    """Written some reports at a time, with a memory for few sentences."""
+    monkeypatch.setattr(tokens_module, "REPORTS", batch)
+    monkeypatch.setattr(tokens_module, "REMEMBERED", 10)
+    reports = [*PreparedCorpus.open(tiny_corpus).reports]
+    reports[3] = reports[47] = []
+    learnt = train_tokenizer((sentence for report in reports for sentence in report), tmp_path / "tokenizer", 300)
+    write_tokens(tmp_path, reports, learnt, limit)
+    found, expected = map_tokens(tmp_path), tokenise(reports, learnt, limit)
+    for name in ARRAYS:
+        one, other = getattr(found, name), getattr(expected, name)
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert np.array_equal(one, other), name
+        assert isinstance(one.base, np.memmap)
+    assert (found.pad, found.max_tokens, found.cut) == (expected.pad, expected.max_tokens, expected.cut)
+    assert found.cut == (46 if limit == 24 else 0)
+
+
+def test_a_corpus_is_tokenised_once_for_each_tokenizer_and_limit(tiny_corpus, tmp_path, monkeypatch):
+    corpus = PreparedCorpus.open(shutil.copytree(tiny_corpus, tmp_path / "corpus"))
+    shutil.rmtree(corpus.folder / "derived", ignore_errors=True)
+    learnt = train_tokenizer(corpus.training_texts(), tmp_path / "tokenizer", 300)
+    first = tokenise_corpus(corpus, learnt)
+    folders = set((corpus.folder / "derived").glob("tokens-*"))
+    assert len(folders) == 1
+    written = []
+    monkeypatch.setattr(tokens_module, "write_tokens", lambda *args: written.append(args) or write_tokens(*args))
+    learnt(["a report", "another"], padding=True, truncation=True, max_length=4)  # changes what its backend holds
+    again = tokenise_corpus(PreparedCorpus.open(corpus.folder), load_tokenizer(tmp_path / "tokenizer"))
+    assert not written
+    assert np.array_equal(first.ids, again.ids)
+    tokenise_corpus(corpus, learnt, 30)
+    other = train_tokenizer(corpus.training_texts(), tmp_path / "other", 250)
+    tokenise_corpus(corpus, other)
+    assert len(written) == 2
+    corpus.write_part(corpus.rows("val"), tmp_path / "part")
+    part = PreparedCorpus.open(tmp_path / "part")
+    assert part.content_hash != corpus.content_hash
+    assert len(tokenise_corpus(part, learnt)) == 8
+
+
+def test_a_corpus_of_another_language_leaves_no_tokens(tiny_corpus, tmp_path):
+    corpus = PreparedCorpus.open(shutil.copytree(tiny_corpus, tmp_path / "corpus"))
+    shutil.rmtree(corpus.folder / "derived", ignore_errors=True)
+    foreign = train_tokenizer(["плевральный выпот слева"] * 9, tmp_path / "tokenizer", 100)
+    with pytest.raises(UserError, match="does not know"):
+        tokenise_corpus(corpus, foreign)
+    assert not list((corpus.folder / "derived").glob("tokens-*"))
+
+
+def test_a_vocabulary_is_the_same_from_a_list_and_from_what_is_read_again(tiny_corpus, tmp_path):
+    corpus = PreparedCorpus.open(tiny_corpus)
+    texts = [sentence for row in corpus.rows("train") for sentence in corpus.reports[row]]
+    assert list(corpus.training_texts()) == texts
+    vocabularies = [
+        train_tokenizer(given, tmp_path / str(number), 300).get_vocab()
+        for number, given in enumerate((corpus.training_texts(), texts, iter(texts), [text.upper() for text in texts]))
+    ]
+    assert all(vocabulary == vocabularies[0] for vocabulary in vocabularies)

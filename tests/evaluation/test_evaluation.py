@@ -82,7 +82,7 @@ def test_draws_are_the_same_for_every_encoder_and_of_whole_patients(tiny_corpus)
     rows = corpus.rows("test")
     weights = patient_draws(corpus, rows, 50)
     np.testing.assert_array_equal(weights, patient_draws(corpus, rows, 50))
-    patients = corpus.index["patient_id"].to_numpy()[rows]
+    patients = corpus.to_pandas()["patient_id"].to_numpy()[rows]
     for patient in set(patients):
         own = weights[:, patients == patient]
         assert (own == own[:, :1]).all()

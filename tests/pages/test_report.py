@@ -1,10 +1,8 @@
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -119,7 +117,7 @@ def test_whole_page(small_run, small_corpus):
     assert len(page.all("figure", **{"class": "heat"})) == sum(len(corpus.reports[row]) for row in chosen)
     assert len(page.all("image", **{"class": "map"})) == len(page.all("figure", **{"class": "heat"}))
     assert all(sentence in page.text for row in chosen for sentence in corpus.reports[row])
-    known = sum(box is not None for row in chosen for box in corpus.index["sentence_boxes"][row])
+    known = sum(box is not None for row in chosen for box in corpus.to_pandas()["sentence_boxes"][row])
     assert len(page.all("rect", **{"class": "hollow box"})) == known > 0
 
     # How it was made.
@@ -163,17 +161,17 @@ def test_films_with_several_findings_come_first(small_corpus):
     assert not np.array_equal(choose_films(corpus, rows, 4, 0), choose_films(corpus, rows, 4, 1))
 
 
-def test_labels_that_say_that_nothing_is_there_are_not_shown_as_findings(small_run, small_corpus, tmp_path):
-    folder = shutil.copytree(small_corpus, tmp_path / "corpus")
-    index = pd.read_parquet(folder / "index.parquet")
-    meta = json.loads((folder / "corpus.json").read_text())
+def test_labels_that_say_that_nothing_is_there_are_not_shown_as_findings(tiny, small_run, small_corpus, tmp_path):
+    folder, known = tmp_path / "corpus", PreparedCorpus.open(small_corpus)
+    index, meta = known.to_pandas(), known.meta
     healthy = (index[[f"label:{name}" for name in meta["label_names"]]] != 1).all(axis=1)
     assert healthy[index["split"] == "test"].sum() > 2
     absences = ["normal", "No Finding", "no_effusion"]
     for name, values in zip(absences, (healthy, healthy, index["label:effusion"] == 0), strict=True):
         index[f"label:{name}"] = values.astype(np.float32)
-    index.to_parquet(folder / "index.parquet")
-    (folder / "corpus.json").write_text(json.dumps({**meta, "label_names": [*absences, *meta["label_names"]]}))
+    labels = {f"label:{name}": index[f"label:{name}"].tolist() for name in absences}
+    changed = tiny.changed(known, label_names=[*absences, *meta["label_names"]], **labels)
+    changed.write_part(np.arange(len(known)), folder)
 
     corpus = PreparedCorpus.open(folder)
     assert findings_of(corpus) == meta["label_names"]
@@ -190,10 +188,11 @@ def test_labels_that_say_that_nothing_is_there_are_not_shown_as_findings(small_r
         assert not captions
         assert not re.search(rf"\b{name.replace('_', ' ')} \(\d+\)", shown)  # the legend of the map
 
-    index["label:other"] = 1 - index["label:normal"]
-    index.to_parquet(folder / "index.parquet")
-    classes = {"label_names": ["normal", "other"], "label_groups": {"class": ["normal", "other"]}}
-    (folder / "corpus.json").write_text(json.dumps({**meta, **classes}))
+    labels["label:other"] = (1 - index["label:normal"]).tolist()
+    folder = tmp_path / "classes"
+    tiny.changed(known, label_names=["normal", "other"], **labels).write_part(np.arange(len(known)), folder)
+    meta = json.loads((folder / "corpus.json").read_text())
+    (folder / "corpus.json").write_text(json.dumps({**meta, "label_groups": {"class": ["normal", "other"]}}))
     page = page_of(report(small_run, folder, films=2, clusters=0))
     assert re.search(r"\bnormal \(\d+\)", page.text)  # one of two classes that exclude each other
 
@@ -235,14 +234,15 @@ def test_a_film_is_blank_where_the_encoder_never_saw_it(small_corpus, monkeypatc
     assert 36 <= x * smaller < 52
 
 
-def test_a_film_that_is_not_square_is_shown_without_its_padding(small_corpus, monkeypatch):
+def test_a_film_that_is_not_square_is_shown_without_its_padding(tiny, small_corpus, monkeypatch):
     from lingula.plots import attention
 
     drawn = {}
     monkeypatch.setattr(attention, "film_figure", lambda *parts: drawn.update(enumerate(parts)))
     corpus = PreparedCorpus.open(small_corpus)
     row = int(corpus.rows("test")[0])
-    corpus.index.loc[row, ["scale", "pad_x", "pad_y", "height", "width"]] = [0.5, 16, 0, 144, 80]
+    shape = {"scale": 0.5, "pad_x": 16, "pad_y": 0, "height": 144, "width": 80}
+    corpus = tiny.changed(corpus, **{name: [value] * len(corpus) for name, value in shape.items()})
     one_film(Loader(corpus, np.array([row]), 64, 72, 1), row, torch.eye(4)[:1], [None], (2, 2))
     _, film, maps, _, cells, _, boxes, hits = drawn.values()
     assert np.array_equal(film, corpus.pixels[row][:, 16:56])
@@ -252,18 +252,14 @@ def test_a_film_that_is_not_square_is_shown_without_its_padding(small_corpus, mo
     assert (boxes, hits) == ([None], [None])
 
 
-def test_a_corpus_that_knows_no_truth(small_run, small_corpus, tmp_path):
-    folder = shutil.copytree(small_corpus, tmp_path / "corpus")
-    index = pd.read_parquet(folder / "index.parquet")
-    index["content"] = None
-    for column in ("meanings", "findings", "sentence_boxes"):
-        index[column] = [[None] * len(sentences) for sentences in index["sentences"]]
-    some = index.index[index["split"] == "test"][0]
-    for column in ("sentences", "meanings", "findings", "sentence_boxes"):
-        index.at[some, column] = []  # a film without a report
-    index.to_parquet(folder / "index.parquet")
-    meta = json.loads((folder / "corpus.json").read_text())
-    (folder / "corpus.json").write_text(json.dumps({**meta, "label_names": []}))
+def test_a_corpus_that_knows_no_truth(tiny, small_run, small_corpus, tmp_path):
+    folder, known = tmp_path / "corpus", PreparedCorpus.open(small_corpus)
+    sentences = [list(report) for report in known.reports]
+    sentences[known.rows("test")[0]] = []  # an image without a report
+    unknown = [[None] * len(report) for report in sentences]
+    truth = dict.fromkeys(("meanings", "findings", "sentence_boxes"), unknown)
+    changed = tiny.changed(known, label_names=[], content=[None] * len(known), sentences=sentences, **truth)
+    changed.write_part(np.arange(len(known)), folder)
 
     page = page_of(report(small_run, folder, films=100, clusters=3))
     assert page.sections == ["training", "films", "clusters"]

@@ -37,7 +37,7 @@ class Oracle:
         self.loader = loader
         self.reads_film = reads_film
         self.image_encoder = SimpleNamespace(grid=GRID)
-        contents = loader.corpus.index["content"]
+        contents = loader.corpus.to_pandas()["content"]
         self.code = {text: i for i, text in enumerate(sorted(set(contents)))}
         self.rows = None
 
@@ -45,7 +45,7 @@ class Oracle:
         return self
 
     def _content(self, rows):
-        texts = self.loader.corpus.index["content"].to_numpy()[rows]
+        texts = self.loader.corpus.to_pandas()["content"].to_numpy()[rows]
         return F.one_hot(torch.tensor([self.code[text] for text in texts]), len(self.code)).float()
 
     def encode_image(self, images):

@@ -69,10 +69,10 @@ def test_refusals(loader):
         ClassRetrieval(LABELS, per_class=40).draw(loader.corpus)
     ClassRetrieval(LABELS, per_class=int(str(refused.value).rpartition(" ")[2])).draw(loader.corpus)  # what it advises
     nowhere = copy.copy(loader.corpus)
-    nowhere.labels = lambda names: loader.corpus.labels(names) * (np.arange(len(names)) != 1)
+    nowhere.labels = lambda names, rows=None: loader.corpus.labels(names, rows) * (np.arange(len(names)) != 1)
     with pytest.raises(UserError, match=f"give --labels {LABELS[0]} {LABELS[2]}$"):
         ClassRetrieval(LABELS, per_class=1).draw(nowhere)
-    nowhere.labels = lambda names: loader.corpus.labels(names) * (np.arange(len(names)) == 1)
+    nowhere.labels = lambda names, rows=None: loader.corpus.labels(names, rows) * (np.arange(len(names)) == 1)
     with pytest.raises(UserError, match=r"no two classes have test studies of them alone$"):
         ClassRetrieval(LABELS, per_class=1).draw(nowhere)
     with pytest.raises(UserError, match="needs two classes or more"):

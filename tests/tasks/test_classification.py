@@ -90,7 +90,7 @@ def test_the_numbers_are_scikit_learns_and_every_cell_says_what_it_was_made_from
     assert [(row["fraction"], row["seed"]) for row in rows] == [tuple(cell) for cell in cells]
     assert [row["subset_sha256"] for row in rows] == [measured.row()["subset_sha256"] for measured in again]
     assert len({row["subset_sha256"] for row in rows}) == 3
-    train = set(corpus.index["study_id"].iloc[corpus.rows("train")])
+    train = set(corpus.to_pandas()["study_id"].iloc[corpus.rows("train")])
     for measured, row in zip(found, rows, strict=True):
         assert set(measured.subset_ids) <= train
         assert row["train_studies"] == len(measured.subset_ids)

@@ -1,6 +1,5 @@
 """Detection: what its heads learn, what they leave alone, and how their boxes are measured."""
 
-import copy
 import importlib
 from types import SimpleNamespace
 
@@ -57,7 +56,7 @@ def test_the_true_boxes_are_those_of_the_corpus_in_pixels_of_the_film_that_is_se
         found = [(label, *box) for label, box in zip(labels[row], corners[row].tolist(), strict=True) if label >= 0]
         expected = [
             (TARGETS.index(box.name), *(2 * np.float32([box.x0, box.y0, box.x1, box.y1])).tolist())
-            for box in corpus.boxes.itertuples()
+            for box in corpus.boxes().itertuples()
             if box.row == row and box.name in TARGETS
         ]
         assert sorted(found) == sorted(expected)
@@ -110,7 +109,7 @@ def test_it_learns_four_films_by_heart_and_finds_their_boxes(corpus, monkeypatch
 
 def test_a_frozen_encoder_stays_as_it_was_and_so_do_the_labels(corpus, monkeypatch):
     model = model_of()
-    encoder, table = model.method.image_encoder, corpus.boxes.copy()
+    encoder, table = model.method.image_encoder, corpus.boxes().copy()
     before, trained = states(encoder), []
 
     def watched(module, *args, **options):
@@ -135,7 +134,7 @@ def test_a_frozen_encoder_stays_as_it_was_and_so_do_the_labels(corpus, monkeypat
         assert torch.equal(module.boxes, boxes)
         assert torch.equal(module.labels, labels)
         assert not any("boxes" in name or "labels" in name for name in after)  # a checkpoint holds no labels
-    assert corpus.boxes.equals(table)
+    assert corpus.boxes().equals(table)
 
 
 def test_the_same_seed_gives_the_same_bits_and_the_subset_is_drawn_by_patient(corpus, monkeypatch):
@@ -163,7 +162,7 @@ def test_the_same_seed_gives_the_same_bits_and_the_subset_is_drawn_by_patient(co
     assert first.notes["train_studies"] == len(first.subset_ids) < len(corpus.rows("train"))
     assert first.notes["test_studies"] == len(test) == 16
     assert first.notes["test_sha256"] == id_hash(ids_of(corpus, test))
-    patients = dict(zip(corpus.index["study_id"], corpus.index["patient_id"], strict=True))
+    patients = dict(zip(corpus.to_pandas()["study_id"], corpus.to_pandas()["patient_id"], strict=True))
     drawn = {patients[study] for study in first.subset_ids}
     everyone = [study for study in ids_of(corpus, corpus.rows("train")) if patients[study] in drawn]
     assert sorted(first.subset_ids) == sorted(everyone)
@@ -295,8 +294,7 @@ def test_what_nobody_found_anywhere_has_no_boxes(corpus):
     assert len(detection._flat(corners, labels).image) == 0
 
 
-def test_validation_without_a_box_is_refused_before_training(corpus):
-    bare = copy.copy(corpus)
-    bare.boxes = corpus.boxes[~corpus.boxes["row"].isin(corpus.rows("val"))]
+def test_validation_without_a_box_is_refused_before_training(tiny, corpus):
+    bare = tiny.changed(corpus, boxes=corpus.boxes()[~corpus.boxes()["row"].isin(corpus.rows("val"))])
     with pytest.raises(UserError, match=r"no val study has a box of .*, to choose the best epoch by"):
         next(Detection(TARGETS).measure(model_of(), bare, [Cell()], 10))

@@ -30,7 +30,7 @@ def test_perfect_clusters_catch_every_false_negative(loader, oracle_class):
     assert 0.0 < found["string_recall"] < 1.0
 
     share, pairs = 0, 0  # the share again, by a plain double loop over the strings of the corpus
-    flat = loader.corpus.index["meanings"].to_numpy()
+    flat = loader.corpus.to_pandas()["meanings"].to_numpy()
     for batch in loader:
         said = [meaning for row in batch.rows.tolist() for meaning in flat[row]]
         for i in range(len(said)):

@@ -93,7 +93,7 @@ def test_names_of_boxes_in_a_template_for_films_without_reports(loader):
     corpus = loader.corpus
     task = Grounding(phrases="names", names=["effusion", "cardiomegaly"], template="there is {}.")
     (found,) = task.measure(model, corpus, [Cell()], 20)
-    boxes = corpus.boxes[corpus.boxes["row"].isin(corpus.rows("test")) & corpus.boxes["name"].isin(task.names)]
+    boxes = corpus.boxes()[corpus.boxes()["row"].isin(corpus.rows("test")) & corpus.boxes()["name"].isin(task.names)]
     pairs = boxes.groupby(["row", "name"])
     assert found.numbers["phrases"] == sum(count for count, _ in asked) == len(pairs)
     assert {text for _, text in asked} <= {"there is effusion.", "there is cardiomegaly."}

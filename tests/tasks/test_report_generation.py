@@ -22,7 +22,7 @@ from lingula.tasks.report_generation import (
     honesty,
     stored_patches,
     swapped,
-    text_of,
+    texts_of,
 )
 
 DRAWS = 20
@@ -58,14 +58,21 @@ def make_model(name="small_resnet", size=48):
     )
 
 
-def with_reports(corpus, reports):
-    """The same films with other reports, of which the corpus knows nothing."""
-    changed = copy.copy(corpus)
-    changed.index = corpus.index.copy()
-    changed.index["sentences"] = reports
-    changed.index["meanings"] = changed.index["findings"] = [[None] * len(report) for report in reports]
-    changed.__dict__["reports"] = reports
-    return changed
+def text_of(corpus, row):
+    (text,) = texts_of(corpus, [row])
+    return text
+
+
+@pytest.fixture
+def with_reports(tiny):
+    """A function to the same images with other reports, of which the corpus knows nothing or what is given."""
+
+    def change(corpus, reports, **truth):
+        unknown = [[None] * len(report) for report in reports]
+        truth = {"meanings": unknown, "findings": unknown, "sentence_boxes": unknown} | truth
+        return tiny.changed(corpus, sentences=reports, **truth)
+
+    return change
 
 
 def measure(corpus, cells=(Cell(),), model=None, **options):
@@ -85,7 +92,7 @@ def writing(monkeypatch, of_corpus):
 # The whole task -------------------------------------------------------------------------------------------------------
 
 
-def test_a_decoder_that_can_see_writes_what_it_sees(corpus, monkeypatch):
+def test_a_decoder_that_can_see_writes_what_it_sees(corpus, monkeypatch, with_reports):
     effusion = corpus.labels(["effusion"])[:, 0] == 1
     told = ["there is a large left effusion.", "heart size is normal."], ["the lungs are clear."]
     changed = with_reports(corpus, [list(told[0] if sick else told[1]) for sick in effusion])
@@ -213,7 +220,7 @@ def test_it_learns_from_the_training_studies_drawn_and_no_other(corpus, monkeypa
     cells = ReportGeneration(protocol="small", fractions=[0.2, 1.0]).cells([0])
     part, whole = measure(corpus, cells)
     assert part.notes["train_studies"] == len(part.subset_ids) < 24
-    position = {name: place for place, name in enumerate(corpus.index["study_id"])}
+    position = {name: place for place, name in enumerate(corpus.to_pandas()["study_id"])}
     drawn = sorted(position[name] for name in part.subset_ids)
     assert set(drawn) < set(corpus.rows("train"))
     for sentences, rows in zip(learnt, (drawn, corpus.rows("train")), strict=True):
@@ -221,7 +228,7 @@ def test_it_learns_from_the_training_studies_drawn_and_no_other(corpus, monkeypa
     assert part.notes["test_sha256"] == whole.notes["test_sha256"]
 
 
-def test_studies_without_a_report_are_left_out(corpus):
+def test_studies_without_a_report_are_left_out(corpus, with_reports):
     reports = [list(report) for report in corpus.reports]
     for split in ("train", "val", "test"):
         reports[corpus.rows(split)[1]] = []
@@ -251,19 +258,20 @@ def test_a_perfect_decoder(corpus, monkeypatch):
         assert numbers[f"frequent_{metric}"] < 0.6 * numbers[metric]
 
 
-def test_a_decoder_that_ignores_the_film_is_seen_to(corpus, monkeypatch):
+def test_a_decoder_that_ignores_the_film_is_seen_to(corpus, monkeypatch, with_reports):
     reports = [list(report) for report in corpus.reports]
     for row in corpus.rows("train")[5:9]:
         reports[row] = ["heart size is normal.", "no effusion."]
     writing(monkeypatch, lambda corpus, rows: ["heart size is normal. no effusion."] * len(rows["test"]))
-    changed = with_reports(corpus, reports)
-    changed.index["meanings"] = corpus.index["meanings"]  # of as many sentences, where it counts
-    for column in ("meanings", "findings"):
-        changed.index[column] = [
+    frame = corpus.to_pandas()
+    truth = {
+        column: [
             list(known) if report == list(written) else [None] * len(report)
-            for known, report, written in zip(corpus.index[column], reports, corpus.reports, strict=True)
+            for known, report, written in zip(frame[column], reports, corpus.reports, strict=True)
         ]
-    (measured,) = measure(changed)
+        for column in ("meanings", "findings")
+    }
+    (measured,) = measure(with_reports(corpus, reports, **truth))
     numbers = measured.numbers
     for metric in ("bleu_4", "cider", "finding_f1"):
         assert numbers[metric] == numbers[f"swapped_{metric}"] == numbers[f"frequent_{metric}"]
@@ -271,7 +279,7 @@ def test_a_decoder_that_ignores_the_film_is_seen_to(corpus, monkeypatch):
     assert (numbers["distinct"], numbers["train_copy"]) == (1 / 16, 1)
 
 
-def test_one_test_film_cannot_be_swapped(corpus, monkeypatch):
+def test_one_test_film_cannot_be_swapped(corpus, monkeypatch, with_reports):
     writing(monkeypatch, lambda corpus, rows: [text_of(corpus, row) for row in rows["test"]])
     reports = [list(report) for report in corpus.reports]
     for row in corpus.rows("test")[1:]:
@@ -306,10 +314,11 @@ def test_a_report_affirms_what_the_film_shows(corpus):
     assert len(meanings.names) > 5
 
 
-def test_a_sentence_of_two_meanings_is_not_known(corpus):
-    changed = with_reports(corpus, [["There is a nodule!", "Stable, again."]] * len(corpus))
-    changed.index["findings"] = [["nodule", "effusion" if row % 2 else None] for row in range(len(corpus))]
-    changed.index["meanings"] = [["nodule", "stable"]] * len(corpus)
+def test_a_sentence_of_two_meanings_is_not_known(corpus, with_reports):
+    findings = [["nodule", "effusion" if row % 2 else None] for row in range(len(corpus))]
+    meanings = [["nodule", "stable"]] * len(corpus)
+    reports = [["There is a nodule!", "Stable, again."]] * len(corpus)
+    changed = with_reports(corpus, reports, findings=findings, meanings=meanings)
     meanings = Meanings(changed)
     assert meanings.finding == {("there", "is", "a", "nodule"): "nodule"}
     assert meanings.affirmed([words("There is a nodule. Stable again."), words("a nodule.")]).tolist() == [

@@ -1,11 +1,11 @@
 """The segmentation task on films with bright discs, whose masks are known exactly."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import f1_score, jaccard_score
@@ -34,7 +34,12 @@ from lingula.tasks.segmentation import (
 SIZE = 32
 
 
-def disc_corpus(size=SIZE, noise=60, split=None):
+@pytest.fixture(scope="module", name="disc_corpus")
+def _disc_corpus(tiny):
+    return partial(make_discs, tiny.tables)
+
+
+def make_discs(make_tables, size=SIZE, noise=60, split=None):
     """40 films of 20 patients, 24 of them to train on, and every third film without a disc."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] / size
@@ -43,22 +48,17 @@ def disc_corpus(size=SIZE, noise=60, split=None):
         if film % 3:
             masks[film] = (y - rng.uniform(0.3, 0.7)) ** 2 + (x - rng.uniform(0.3, 0.7)) ** 2 < 0.2**2
     pixels = np.where(masks, 255.0, 0.0) + (rng.normal(0, noise, masks.shape) if noise else 0)
-    index = pd.DataFrame(
-        {
-            "study_id": [f"film-{film}" for film in range(40)],
-            "patient_id": [f"patient-{film // 2}" for film in range(40)],
-            "split": split or ["train"] * 24 + ["val"] * 6 + ["test"] * 10,
-            "annotated": [[]] * 40,
-            "sentences": [[]] * 40,
-        }
-    )
+    columns = {
+        "study_id": [f"film-{film}" for film in range(40)],
+        "patient_id": [f"patient-{film // 2}" for film in range(40)],
+        "split": split or ["train"] * 24 + ["val"] * 6 + ["test"] * 10,
+    }
+    tables = make_tables(columns, masks=[(film, "disc") for film in range(40)])
     labels = {"label_names": [], "label_groups": {}, "uncertain_as": {}, "unknown_as": {}}
     meta = {"name": "discs", "size": size, "fingerprint": "0", **labels}
-    mask_rows = pd.DataFrame({"row": range(40), "name": "disc"})
     packed = np.packbits(masks.reshape(40, -1), axis=1)
     assert packed.shape[1] == packed_bytes(size)
-    boxes = pd.DataFrame({"row": [], "name": []})
-    return PreparedCorpus(Path("discs"), meta, index, boxes, mask_rows, pixels.clip(0, 255).astype(np.uint8), packed)
+    return PreparedCorpus(Path("discs"), meta, tables, pixels.clip(0, 255).astype(np.uint8), packed)
 
 
 def make_model(corpus, image_size=SIZE, name="small_resnet"):
@@ -79,7 +79,7 @@ def make_model(corpus, image_size=SIZE, name="small_resnet"):
 
 
 @pytest.fixture(scope="module")
-def corpus():
+def corpus(disc_corpus):
     return disc_corpus()
 
 
@@ -190,7 +190,7 @@ def test_fractions_are_drawn_by_patient_and_by_lesion(corpus, model):
     assert quarter.notes["test_sha256"] == whole.notes["test_sha256"]
 
 
-def test_what_is_asked_of_training(model, monkeypatch):
+def test_what_is_asked_of_training(disc_corpus, model, monkeypatch):
     """Order and luck by the cell's seed; no share so small that it has no lesion, and none that is all lesions."""
     asked = []
 
@@ -210,7 +210,7 @@ def test_what_is_asked_of_training(model, monkeypatch):
     assert {any(film % 3 == 1 for film in (2 * one, 2 * one + 1)) for one in patients} == {True, False}
 
 
-def test_as_many_negatives_in_training_only(corpus, model):
+def test_as_many_negatives_in_training_only(disc_corpus, corpus, model):
     """Of 24 films 16 have a disc, so all negatives stay; turned round, 8 of 16 are drawn."""
     few = disc_corpus()
     few._packed_masks = np.where((np.arange(40) % 3 == 1)[:, None], few._packed_masks, 0).astype(np.uint8)
@@ -226,7 +226,7 @@ def test_as_many_negatives_in_training_only(corpus, model):
     assert set(measured.subset_ids) < {f"film-{film}" for film in films}
 
 
-def test_no_lesion_in_the_test_split(model):
+def test_no_lesion_in_the_test_split(disc_corpus, model):
     corpus = disc_corpus()
     corpus._packed_masks = np.where((np.arange(40) < 30)[:, None], corpus._packed_masks, 0).astype(np.uint8)
     (measured,) = Segmentation("disc", epochs=1).measure(model, corpus, [Cell()], draws=10)
@@ -251,7 +251,7 @@ def test_a_prepared_corpus(tiny_corpus):
     assert measured.numbers["empty_share"] == pytest.approx(15 / 16)
 
 
-def test_errors(corpus, model):
+def test_errors(disc_corpus, corpus, model):
     with pytest.raises(UserError, match="has no mask 'disk'; did you mean 'disc'"):
         next(Segmentation("disk").measure(model, corpus, [Cell()], 10))
     with pytest.raises(UserError, match="encoder must be frozen or finetuned, got 'thawed'"):
@@ -290,7 +290,7 @@ def test_the_protocol():
     ],
     ids=["perfect", "nothing", "not above one half", "inverted"],
 )
-def test_predictors_whose_numbers_are_known(model, predict, expected):
+def test_predictors_whose_numbers_are_known(disc_corpus, model, predict, expected):
     clean = disc_corpus(noise=0)
     module = Segmenter(model, clean, "disc", False).eval()
     module.unet.forward = predict
@@ -329,7 +329,7 @@ def test_validation_weighs_batches_by_their_size(corpus, model):
     assert abs(losses[0] - losses[1]) > 0.01
 
 
-def test_masks_and_films_of_another_size_stay_together(model):
+def test_masks_and_films_of_another_size_stay_together(disc_corpus, model):
     """Prepared at 44 pixels, seen at 32: the mask lies where the film is bright."""
     clean = disc_corpus(size=44, noise=0)
     module = Segmenter(model, clean, "disc", False)
@@ -420,7 +420,7 @@ def test_films_move_as_opencv_moves_them():
         assert (moved_masks[place, 0].numpy() != mask).mean() < 0.02
 
 
-def test_mask_and_film_move_together_and_the_border_is_black():
+def test_mask_and_film_move_together_and_the_border_is_black(disc_corpus):
     masks = torch.from_numpy(disc_corpus(size=64, noise=0).masks(np.arange(40), "disc"))[:, None]
     films = masks.float() * 2 - 1
     moved, moved_masks = augment(films, masks, 3, torch.arange(40))

@@ -27,7 +27,7 @@ def test_films_are_swapped_between_patients():
 
 
 def test_one_patient_has_no_other_image(loader, oracle_class):
-    patients = loader.corpus.index["patient_id"].to_numpy()
+    patients = loader.corpus.to_pandas()["patient_id"].to_numpy()
     alone = copy.copy(loader)
     alone.rows = loader.rows[patients[loader.rows] == patients[loader.rows[0]]]
     alone.steps = 1

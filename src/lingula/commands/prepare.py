@@ -49,4 +49,12 @@ def prepare(
         write_shards(prepared, shards)
 
 
+def upgrade(folder: str) -> None:
+    """Turn a prepared corpus of an older format into the present one, without decoding its images again."""
+    from lingula.data.upgrade import upgrade as upgrade_corpus
+
+    upgrade_corpus(Path(folder))
+
+
+prepare.instead = {"--upgrade": upgrade}  # type: ignore[attr-defined]
 prepare.choices = CORPORA  # type: ignore[attr-defined]

@@ -35,7 +35,8 @@ def collate_reports(
         seed: of the sentences' draw, which is a function of (seed, key).
         keys: ``(B,)`` int64, what the draw of each report goes by; by default its row.
     """
-    starts, lengths = tokens.offsets[rows], np.diff(tokens.offsets)[rows]
+    starts = tokens.offsets[rows]
+    lengths = tokens.offsets[np.asarray(rows) + 1] - starts
     counts = tokens.sentences[rows]
     place = np.arange(lengths.max())
     mask = place < lengths[:, None]  # (B, T)

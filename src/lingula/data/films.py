@@ -4,11 +4,11 @@ kill. Floor 2."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import struct
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from lingula.data.image import Geometry, letterbox, letterbox_mask, read_mask, read_square
+from lingula.data.layout import TABLES
 from lingula.data.prepared import packed_bytes
 from lingula.data.reader import canonical_json
 from lingula.data.study import Mask
@@ -88,12 +89,20 @@ class Films:
 
     @classmethod
     def open_or_make(
-        cls, out: Path, settings: dict[str, Any], ids: list[str], mask_counts: list[int], size: int, log: Log
+        cls, out: Path, settings: dict[str, Any], rows: str, mask_counts: np.ndarray, size: int, log: Log
     ) -> Films:
-        """Go on with the unfinished preparation in ``out``, or start one."""
+        """Go on with the unfinished preparation in ``out``, or start one.
+
+        Args:
+            out: folder of the preparation.
+            settings: with which it is made.
+            rows: equal where the studies and their masks are the same, in the same order.
+            mask_counts: ``(count,)`` how many masks each film has.
+            size: side of a square, pixels.
+            log: takes one line of text.
+        """
         work = cls(out, np.concatenate([[0], np.cumsum(mask_counts, dtype=np.int64)]), size)
-        rows = canonical_json([ids, mask_counts])
-        plan = {"settings": settings, "ids": hashlib.sha256(rows.encode()).hexdigest()}
+        plan = {"settings": settings, "ids": rows}
         plan_file = work.folder / "plan.json"
         if plan_file.is_file():
             old = json.loads(plan_file.read_text(encoding="utf-8"))
@@ -105,11 +114,11 @@ class Films:
                 log(f"going on with the preparation in {out}: {len(work.done())} of {work.count} films are there")
                 return work
             log(f"the rows have changed since the preparation in {out} was interrupted; starting it again")
-        ours = ("index.parquet", "boxes.parquet", "masks.parquet", "pixels.npy", "masks.npy", "left_out.csv")
+        ours = [f"{name}.arrow" for name in TABLES] + ["index.parquet", "pixels.npy", "masks.npy", "left_out.csv"]
         found = [name for name in ours if (out / name).exists() and not work.folder.exists()]
         if found:
             raise UserError(f"{out} holds {found[0]} but no corpus.json; name another folder or delete that file")
-        with _writing(out):
+        with writing(out):
             plan_file.unlink(missing_ok=True)  # first: a plan says that all else is there
             shutil.rmtree(work.folder, ignore_errors=True)
             work.folder.mkdir(parents=True)
@@ -117,9 +126,9 @@ class Films:
         free = shutil.disk_usage(out).free
         if need > free:
             raise UserError(
-                f"{out} has {free / 1e9:.1f} GB free, {len(ids)} films of {size} px take {need / 1e9:.1f} GB"
+                f"{out} has {free / 1e9:.1f} GB free, {work.count} films of {size} px take {need / 1e9:.1f} GB"
             )
-        with _writing(out):
+        with writing(out):
             _make_array(work.squares, (work.count, size, size))
             _make_array(work.masks, (int(work.first_mask[-1]), packed_bytes(size)))
             work.progress.write_bytes(bytes(RECORD.size * work.count))
@@ -127,7 +136,7 @@ class Films:
         return work
 
     def _records(self) -> np.ndarray:
-        return np.fromfile(self.progress, dtype=RECORD_TYPE)
+        return np.memmap(self.progress, dtype=RECORD_TYPE, mode="r")
 
     def done(self) -> np.ndarray:
         """Positions of the films that are there, their checksums verified."""
@@ -139,41 +148,62 @@ class Films:
             own = masks[self.first_mask[position] : self.first_mask[position + 1]]
             return zlib.crc32(own.tobytes(), zlib.crc32(pixels[position]))
 
-        ticked = np.flatnonzero(records["state"] == DONE).tolist()
-        there = [position for position in ticked if checksum(position) == records["checksum"][position]]
-        return np.array(there, dtype=np.int64)
+        there = np.flatnonzero(records["state"] == DONE)
+        sound = (checksum(position) == records["checksum"][position] for position in there.tolist())
+        return there[np.fromiter(sound, dtype=bool, count=len(there))]
 
-    def geometries(self) -> list[Geometry]:
+    def geometry_of(self, places: np.ndarray) -> Callable[[int], Geometry]:
+        """A function from a row to the geometry of the film at ``places[row]``."""
         records = self._records()
-        sides = zip(records["height"].tolist(), records["width"].tolist(), strict=True)
-        return [Geometry.of(max(height, 1), max(width, 1), self.size) for height, width in sides]
 
-    def decode(self, films: list[Film], workers: int | None, title: str) -> dict[int, str]:
-        """Draw every film that is not there yet. Returns why not, by position, for those that cannot be read."""
-        left = np.setdiff1d(np.arange(self.count), self.done()).tolist()
+        def geometry(row: int) -> Geometry:
+            record = records[places[row]]
+            return Geometry.of(max(int(record["height"]), 1), max(int(record["width"]), 1), self.size)
+
+        return geometry
+
+    def decode(
+        self,
+        films: Callable[[np.ndarray], Iterator[Film]],
+        workers: int | None,
+        unpicklable: str,
+        title: str,
+    ) -> dict[int, str]:
+        """Draw every film that is not there yet. Returns why not, by position, for those that cannot be read.
+
+        Args:
+            films: the films at some ascending positions.
+            workers: processes; all cores if None, none besides this one if 0.
+            unpicklable: why some film cannot be sent to a process; empty where all can.
+            title: for the bar.
+        """
+        to_do = np.ones(self.count, dtype=bool)
+        to_do[self.done()] = False
+        left = np.flatnonzero(to_do)
         problems: dict[int, str] = {}
-        tasks = (
-            (self, [(position, films[position]) for position in left[i : i + CHUNK]])
-            for i in range(0, len(left), CHUNK)
-        )
-        workers = _worker_count(workers, [films[position] for position in left])
-        with progress(f"{title}: reading images", len(films), "image", len(films) - len(left)) as bar:
+        alone = dataclasses.replace(self, first_mask=self.first_mask[:1])  # not for every chunk
+        numbered = zip(left.tolist(), self.first_mask[left].tolist(), films(left), strict=True)
+        tasks = iter(lambda: (alone, list(itertools.islice(numbered, CHUNK))), (alone, []))
+        workers = _worker_count(workers, len(left), unpicklable)
+        with progress(f"{title}: reading images", self.count, "image", self.count - len(left)) as bar:
             results = map(_draw_chunk, tasks) if not workers else _in_pool(tasks, workers)
             for drawn, chunk_problems in results:
                 problems |= chunk_problems
                 bar.advance(drawn)
         return problems
 
-    def finish(self, keep: list[int]) -> None:
+    def finish(self, keep: np.ndarray) -> None:
         """Move the squares and masks to their place; without those of the films that were left out, if any."""
-        masks = [place for position in keep for place in range(*self.first_mask[position : position + 2])]
-        with _writing(self.out):
+        kept = np.zeros(self.count, dtype=bool)
+        kept[keep] = True
+        masks = np.flatnonzero(np.repeat(kept, np.diff(self.first_mask)))
+        with writing(self.out):
             for source, places in ((self.squares, keep), (self.masks, masks)):
                 _move(source, self.out / source.name, places)
 
 
 @contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
+def writing(out: Path) -> Iterator[None]:
     """A full disk, or a folder that may not be written to, as an error that the user can mend."""
     try:
         yield
@@ -189,7 +219,7 @@ def _make_array(path: Path, shape: tuple[int, ...]) -> None:
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
 
-def _move(source: Path, target: Path, places: list[int]) -> None:
+def _move(source: Path, target: Path, places: np.ndarray) -> None:
     """Move a ``.npy`` array, of which only these rows are kept."""
     array = np.load(source, mmap_mode="r" if source.stat().st_size > 128 else None)
     if len(places) == len(array):
@@ -205,7 +235,7 @@ def _move(source: Path, target: Path, places: list[int]) -> None:
     kept.replace(target)
 
 
-Task = tuple[Films, list[tuple[int, Film]]]
+Task = tuple[Films, list[tuple[int, int, Film]]]  # position, place of its first mask
 
 
 def _draw_chunk(task: Task) -> tuple[int, dict[int, str]]:
@@ -218,7 +248,7 @@ def _draw_chunk(task: Task) -> tuple[int, dict[int, str]]:
         work.progress.open("r+b", buffering=0) as records,
     ):
         pixels_start, masks_start = _data_start(pixels), _data_start(masks)
-        for position, film in films:
+        for position, first_mask, film in films:
             try:
                 square, geometry = _draw(film.image, work.size)
             except UserError as err:
@@ -231,7 +261,7 @@ def _draw_chunk(task: Task) -> tuple[int, dict[int, str]]:
                 continue
             data = square.tobytes()
             _write_at(pixels, pixels_start + position * len(data), data)
-            _write_at(masks, masks_start + int(work.first_mask[position]) * packed_bytes(work.size), drawn)
+            _write_at(masks, masks_start + first_mask * packed_bytes(work.size), drawn)
             checksum = zlib.crc32(drawn, zlib.crc32(data))
             record = RECORD.pack(DONE, checksum, geometry.height, geometry.width)
             _write_at(records, position * RECORD.size, record)
@@ -240,7 +270,7 @@ def _draw_chunk(task: Task) -> tuple[int, dict[int, str]]:
 
 def _write_at(file: Any, place: int, data: bytes) -> None:
     """Write to an unbuffered file, all of it: the system itself writes a part, without an error, as a disk fills."""
-    with _writing(Path(file.name).parent):
+    with writing(Path(file.name).parent):
         file.seek(place)
         if file.write(data) != len(data):
             raise OSError("the disk is full")
@@ -283,20 +313,17 @@ def _draw_mask(mask: Mask, geometry: Geometry, size: int) -> bytes:
     return np.packbits(letterbox_mask(full, size)).tobytes()
 
 
-def _worker_count(workers: int | None, films: list[Film]) -> int:
-    """Processes to start; 0 draws in this one."""
-    drawn = next((film for film in films if any(callable(part) for part in (film.image, *film.masks))), None)
-    try:
-        pickle.dumps(drawn)
-    except (pickle.PicklingError, AttributeError, TypeError) as err:
+def _worker_count(workers: int | None, count: int, unpicklable: str) -> int:
+    """Processes to start for so many films; 0 draws in this one."""
+    if unpicklable:
         if workers:
             raise UserError(
-                f"the function that draws a film or a mask cannot be sent to a process ({err}); use --workers 0"
-            ) from err
+                f"the function that draws a film or a mask cannot be sent to a process ({unpicklable}); use --workers 0"
+            )
         return 0
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cores if cores > 1 and len(films) >= SMALL else 0
+        return cores if cores > 1 and count >= SMALL else 0
     if workers < 0:
         raise UserError(f"workers must be 0 or more, got {workers}")
     return workers

@@ -7,6 +7,7 @@ number of processes sees the same global batches, and a resume in the middle of 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from lingula.batch import Batch, Reports, send
 from lingula.data.collate import collate_reports
+from lingula.data.derived import derived
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import Tokens
 from lingula.data.transforms import Augmentation, augment, centre_corners, crop, crop_corners, resize, to_unit_range
@@ -25,13 +27,23 @@ SENTENCES_APART = 472_882_027  # from the seed of the views: the luck of a crop 
 
 def meaning_codes(corpus: PreparedCorpus) -> np.ndarray | None:
     """``(all sentences,)`` int64, equal where two sentences mean the same, -1 unknown; ``None`` where nothing is
-    known."""
-    import pandas as pd
-
-    flat = [meaning for row in corpus.index["meanings"] for meaning in row]
-    if not any(meaning is not None for meaning in flat):
+    known. Mapped from disk, in the order of their keys."""
+    if not corpus.knows("meanings"):
         return None
-    return pd.factorize(np.asarray(flat, dtype=object))[0].astype(np.int64)
+
+    def write(folder: Path) -> None:
+        code_of: dict[str, int] = {}
+        with (folder / "codes.bin").open("wb") as file:
+            for (meanings,) in corpus.batches("meanings"):
+                codes = [
+                    -1 if meaning is None else code_of.setdefault(meaning, len(code_of))
+                    for report in meanings
+                    for meaning in report
+                ]
+                file.write(np.asarray(codes, dtype=np.int64).tobytes())
+
+    folder = derived(corpus.folder, f"meanings-{corpus.content_hash}", write)
+    return np.asarray(np.memmap(folder / "codes.bin", dtype=np.int64, mode="r"))
 
 
 class Batches:

@@ -1,6 +1,7 @@
 """From a corpus reader to a prepared corpus: rows checked, splits settled, films decoded, all of it written. Floor 2.
 
-What it writes is described, and read, in :mod:`lingula.data.prepared`.
+What it writes is described, and read, in :mod:`lingula.data.prepared`. The studies go through it one by one, and wait
+on disk (:mod:`lingula.data.spool`), so that memory does not limit how many there are.
 """
 
 from __future__ import annotations
@@ -11,26 +12,36 @@ import json
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lingula import __version__
-from lingula.data.bad_rows import Duplicates, kind_of, listed_once, log_left_out, log_shared, stop_or_log, where_of
-from lingula.data.films import Film, Films, Log, check_same, write_text
+from lingula.data.bad_rows import (
+    Duplicates,
+    LeftOutRows,
+    log_left_out,
+    log_shared,
+    rows_listed_once,
+    stop_or_log,
+    where_of,
+    write_left_out,
+)
+from lingula.data.films import Film, Films, Log, check_same, write_text, writing
 from lingula.data.image import Geometry
 from lingula.data.label_cells import LABEL_VALUES
-from lingula.data.prepared import FORMAT, LABEL, PreparedCorpus, read_meta
+from lingula.data.layout import BATCH, FORMAT, LABEL, TableWriter, schemas, split_column
+from lingula.data.prepared import PreparedCorpus, read_meta
 from lingula.data.reader import Corpus, Stated, canonical_json
 from lingula.data.reports import say_what_was_read, start_reading, what_was_read
+from lingula.data.splits import split_of_rows
+from lingula.data.spool import Spool, beside
 from lingula.data.study import SPLITS, LeftOut, Study
 from lingula.registry import UserError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
+RULES = 2  # number of the rules by which rows become an index and pixels: part of the fingerprint, not of the format
 BOX_SLACK = 1.0  # original pixels by which annotators' boxes may overshoot their film; they are clipped to it
 
 
@@ -80,7 +91,7 @@ def prepare(
     if val_fraction < 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
         raise UserError(f"val_fraction {val_fraction} and test_fraction {test_fraction} must leave a share for train")
     settings = {
-        "format": FORMAT,
+        "format": RULES,
         "name": corpus.name,
         "size": size,
         "val_fraction": val_fraction,
@@ -98,77 +109,71 @@ def prepare(
     for remark in getattr(corpus, "remarks", ()):
         log(f"{corpus.name}: {remark}")
     reader = start_reading(corpus)
-    studies, left_out, official = _checked(corpus, skip_bad_rows, duplicates, log)
-    if not studies:
+    with writing(out):
+        spool = Spool(beside(out), seed)
+    kept, left_out, official = _checked(corpus, spool, skip_bad_rows, duplicates, log)
+    if not len(kept):
         say_what_was_read(corpus.name, reader, log)
-    splits = _splits(corpus.name, studies, official, val_fraction, test_fraction, seed, log)
-    _check_any(corpus.name, splits, left_out)
+    splits = split_of_rows(corpus.name, spool, kept, official, {"test": test_fraction, "val": val_fraction}, log)
+    _check_any(corpus.name, kept, left_out)
 
-    films = [Film(study.image, tuple(study.masks.values())) for study in studies]
-    mask_counts = [len(film.masks) for film in films]
-    work = Films.open_or_make(out, settings, [study.study_id for study in studies], mask_counts, size, log)
-    problems = work.decode(films, workers, corpus.name)
-    geometries = work.geometries()
-    bad = []
-    for position, study in enumerate(studies):
-        reason = problems.get(position) or _box_problem(study, geometries[position])
-        if reason:
-            bad.append((position, LeftOut(study.row or f"study {study.study_id}", reason)))
-    stop_or_log(corpus.name, [row for _, row in bad], skip_bad_rows, log)
-    left_out += [row for _, row in bad]
-    broken = {position for position, _ in bad}
-    keep = [position for position in range(len(studies)) if position not in broken]
-    studies = [studies[position] for position in keep]
-    splits = [splits[position] for position in keep]
-    geometries = [geometries[position] for position in keep]
-    _check_any(corpus.name, splits, left_out)
+    rows = hashlib.sha256(spool.ids[kept].tobytes() + spool.masks[kept].tobytes()).hexdigest()
+    work = Films.open_or_make(out, settings, rows, spool.masks[kept], size, log)
+
+    def films(places: np.ndarray) -> Iterator[Film]:
+        return (Film(study.image, tuple(study.masks.values())) for study in spool.read(kept[places].tolist()))
+
+    problems = work.decode(films, workers, spool.unpicklable, corpus.name)
+    undecoded = _undecoded(spool, kept, work, problems)
+    stop_or_log(corpus.name, undecoded, skip_bad_rows, log)
+    left_out.append(undecoded)
+    sound = np.setdiff1d(np.arange(len(kept)), np.array(sorted(problems), dtype=np.int64), assume_unique=True)
+    _check_any(corpus.name, sound, left_out)
 
     groups: dict[str, list[str]] = dict(getattr(corpus, "label_groups", None) or {})
-    names = list(
-        dict.fromkeys(
-            [name for study in studies for name in study.labels] + [name for group in groups.values() for name in group]
-        )
-    )
-    index = _index_table(studies, splits, geometries, names)
-    boxes = _boxes_table(studies, geometries)
-    masks = _masks_table(studies)
-    for table, file in ((index, "index.parquet"), (boxes, "boxes.parquet"), (masks, "masks.parquet")):
-        _write_parquet(table, out / file)
-    _write_left_out(left_out, out / "left_out.csv")
-    work.finish(keep)
-    patients: dict[str, set[str]] = defaultdict(set)
-    for study, split in zip(studies, splits, strict=True):
-        patients[split].add(study.patient_id)
-    stated = [_found(size, studies) for size in getattr(corpus, "stated", ())]
+    written_of = spool.label_names
+    if len(sound) < len(spool):  # those of the studies that are left
+        written_of = dict.fromkeys(name for study in spool.read(kept[sound].tolist()) for name in study.labels)
+    names = list(written_of | dict.fromkeys(name for group in groups.values() for name in group))
+    stated: Sequence[Stated] = getattr(corpus, "stated", ())
+    with writing(out):
+        written = _write_tables(out, spool, kept[sound], splits[sound], work.geometry_of(sound), names)
+        write_left_out(out / "left_out.csv", left_out)
+    work.finish(sound)
+    patients = spool.patients[kept[sound]]
+    of_split = {split: splits[sound] == code for code, split in enumerate(SPLITS)}
+    found = written.present | {"studies": len(sound), "patients": len(np.unique(patients))}
+    beside_stated = [{**dataclasses.asdict(line), "found": found.get(line.what, 0)} for line in stated]
+    why = _kinds(left_out)
     meta = {
         "format": FORMAT,
         "name": corpus.name,
         "licence": corpus.licence,
         "size": size,
-        "studies": {split: splits.count(split) for split in SPLITS},
-        "patients": {split: len(patients[split]) for split in SPLITS},
+        "studies": {split: int(own.sum()) for split, own in of_split.items()},
+        "patients": {split: len(np.unique(patients[own])) for split, own in of_split.items()},
         "label_names": names,
         "label_groups": groups,
         "uncertain_as": dict(getattr(corpus, "uncertain_as", None) or {}),
         "unknown_as": dict(getattr(corpus, "unknown_as", None) or {}),
         "fingerprint": hashlib.sha256(canonical_json(settings).encode()).hexdigest(),
-        "stated": stated,
+        "stated": beside_stated,
         "settings": settings,
-        "index_sha256": _content_hash(index, boxes, masks),
+        "index_sha256": written.digest,
         **what_was_read(reader),
-        "left_out": dict(sorted(Counter(kind_of(row.reason) for row in left_out).items())),
+        "left_out": dict(sorted(why.items())),
         "lingula": __version__,
     }
     write_text(out / "corpus.json", json.dumps(meta, indent=2) + "\n")
     shutil.rmtree(out / "unfinished", ignore_errors=True)
     counts = ", ".join(f"{meta['studies'][split]} {split}" for split in SPLITS)
-    log(f"{corpus.name}: prepared {len(studies)} studies ({counts}) in {out}; left out {len(left_out)}")
-    for line in stated:
-        log(f"{corpus.name}: {_beside_stated(line, left_out)}")
+    log(f"{corpus.name}: prepared {len(sound)} studies ({counts}) in {out}; left out {why.total()}")
+    for line in beside_stated:
+        log(f"{corpus.name}: {_beside_stated(line, why)}")
     for remark in _empty_splits(meta, official):
         log(f"{corpus.name}: {remark}")
     say_what_was_read(corpus.name, reader, log)
-    del films, studies, geometries, index, boxes, masks  # as much again is read back
+    spool.close()
     return PreparedCorpus.open(out)
 
 
@@ -176,33 +181,50 @@ def prepare(
 
 
 def _checked(
-    corpus: Corpus, skip_bad_rows: bool, duplicates: Duplicates, log: Log
-) -> tuple[list[Study], list[LeftOut], set[str]]:
-    """Everything that can be known without decoding a film: sound studies, other rows, and the splits that either has.
+    corpus: Corpus, spool: Spool, skip_bad_rows: bool, duplicates: Duplicates, log: Log
+) -> tuple[np.ndarray, list[LeftOutRows], set[str]]:
+    """Everything that can be known without decoding a film. The sound studies go into the spool.
 
-    A split whose films are all missing is still the corpus's own: none is drawn in its place.
+    Returns:
+        the positions of those that are kept; other rows; and the splits that any row has, for a split whose films are
+        all missing is still the corpus's own: none is drawn in its place.
     """
-    studies: list[Study] = []
-    bad: list[LeftOut] = []
-    unwanted: list[LeftOut] = []
+    bad, unwanted = LeftOutRows(spool.folder), LeftOutRows(spool.folder)
     official: set[str] = set()
     for row in corpus.studies():
         if isinstance(row, LeftOut):
-            (bad if row.bad else unwanted).append(row)
+            (bad if row.bad else unwanted).add(row)
             continue
         if row.split is not None:
             official.add(row.split)
         reason = _problem(row)
         if reason:
-            bad.append(LeftOut(where_of(row), reason))
+            bad.add(LeftOut(where_of(row), reason))
         else:
-            studies.append(row)
-    studies, twice = listed_once(studies, duplicates)
+            spool.add(row)
+    kept, twice = rows_listed_once(spool, duplicates)
     (bad if duplicates == "refuse" else unwanted).extend(twice)
-    log_shared(corpus.name, studies, log)
+    log_shared(corpus.name, spool, kept, log)
     log_left_out(corpus.name, unwanted, log)
     stop_or_log(corpus.name, bad, skip_bad_rows, log)
-    return studies, unwanted + bad, official
+    return kept, [unwanted, bad], official
+
+
+def _undecoded(spool: Spool, kept: np.ndarray, work: Films, problems: dict[int, str]) -> LeftOutRows:
+    """The rows whose film or mask cannot be read, or whose boxes lie outside it; ``problems`` gains the latter."""
+    read = np.ones(len(kept), dtype=bool)
+    read[list(problems)] = False
+    boxed = np.flatnonzero(spool.boxed[kept] & read)
+    geometry = work.geometry_of(boxed)
+    for row, (place, study) in enumerate(zip(boxed.tolist(), spool.read(kept[boxed].tolist()), strict=True)):
+        reason = _box_problem(study, geometry(row))
+        if reason:
+            problems[place] = reason
+    rows = LeftOutRows(spool.folder)
+    places = sorted(problems)
+    for place, study in zip(places, spool.read(kept[places].tolist()), strict=True):
+        rows.add(LeftOut(where_of(study), problems[place]))
+    return rows
 
 
 def _problem(study: Study) -> str:
@@ -248,29 +270,22 @@ def _box_problem(study: Study, geometry: Geometry) -> str:
     return ""
 
 
-def _check_any(name: str, splits: list[str], left_out: list[LeftOut]) -> None:
-    if not splits:
-        raise UserError(f"{name}: no studies{_why(left_out)}")
+def _check_any(name: str, rows: np.ndarray, left_out: list[LeftOutRows]) -> None:
+    if not len(rows):
+        raise UserError(f"{name}: no studies{_why(_kinds(left_out))}")
 
 
-def _why(left_out: list[LeftOut]) -> str:
+def _kinds(left_out: list[LeftOutRows]) -> Counter[str]:
+    """How many rows were left out for each kind of reason."""
+    return sum((rows.counts for rows in left_out), Counter())
+
+
+def _why(kinds: Counter[str]) -> str:
     """``; left out: 3 missing image file, 1 lateral`` or nothing."""
-    kinds = Counter(kind_of(row.reason) for row in left_out).most_common()
-    return "; left out: " + ", ".join(f"{count} {kind}" for kind, count in kinds) if kinds else ""
+    return "; left out: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) if kinds else ""
 
 
-def _found(stated: Stated, studies: list[Study]) -> dict[str, Any]:
-    """What a paper or the publisher states, and what was ``found``."""
-    if stated.what == "studies":
-        found = len(studies)
-    elif stated.what == "patients":
-        found = len({study.patient_id for study in studies})
-    else:
-        found = sum(study.labels.get(stated.what) == 1 for study in studies)
-    return {**dataclasses.asdict(stated), "found": found}
-
-
-def _beside_stated(line: dict[str, Any], left_out: list[LeftOut]) -> str:
+def _beside_stated(line: dict[str, Any], left_out: Counter[str]) -> str:
     """The two beside each other, and what explains the difference."""
     found, what, where, count = (line[key] for key in ("found", "what", "where", "count"))
     difference = found - count
@@ -304,163 +319,103 @@ def _empty_splits(meta: dict[str, Any], official: set[str]) -> list[str]:
     ]
 
 
-# Splits ---------------------------------------------------------------------------------------------------------------
-
-
-def _splits(
-    name: str, studies: list[Study], official: set[str], val_fraction: float, test_fraction: float, seed: int, log: Log
-) -> list[str]:
-    """One split a study; see :func:`prepare` for the rule. ``official``: splits that are not drawn into."""
-    given: dict[str, tuple[str, str]] = {}
-    for study in studies:
-        if study.split is None:
-            continue
-        where = study.row or f"study {study.study_id}"
-        split, first = given.setdefault(study.patient_id, (study.split, where))
-        if split != study.split:
-            raise UserError(
-                f"{name}: patient '{study.patient_id}' is in two splits: {split} ({first}) and {study.split} "
-                f"({where}); a model would be tested on patients that it has seen"
-            )
-    chosen = {patient: split for patient, (split, _) in given.items()}
-    fractions = {"test": test_fraction, "val": val_fraction}
-    fractions = {split: 0.0 if split in official else fraction for split, fraction in fractions.items()}
-    missing = {study.patient_id for study in studies} - set(chosen)
-    chosen |= draw_splits(missing, fractions, seed)
-    if official and missing:
-        drawn = ", ".join(sorted({chosen[patient] for patient in missing}))
-        log(f"{name}: {len(missing)} patients without a split were drawn into {drawn}")
-    return [chosen[study.patient_id] for study in studies]
-
-
-def draw_splits(patients: Iterable[str], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
-    """A split for every patient, by a hash of the seed and the patient alone.
-
-    A patient keeps its split when others come or go. Only where a wanted split would stay empty does the patient next
-    to its limit go there (train first, then in the order of ``fractions``), as long as there are as many patients as
-    splits; with fewer, all are train.
-
-    Args:
-        patients: their ids.
-        fractions: share of each split but train, which takes the rest.
-        seed: of the hash.
-    """
-    draws = {
-        patient: int.from_bytes(hashlib.sha256(f"{seed}:{patient}".encode()).digest()[:8], "big") / 2**64
-        for patient in patients
-    }
-    wanted = {split: fraction for split, fraction in fractions.items() if fraction > 0}
-    limits = dict(zip(wanted, np.cumsum(list(wanted.values())).tolist(), strict=True))
-    chosen = {
-        patient: next((split for split, limit in limits.items() if draw < limit), "train")
-        for patient, draw in draws.items()
-    }
-    if len(draws) <= len(wanted):
-        return dict.fromkeys(draws, "train")
-    for split, limit in [("train", 1.0), *limits.items()]:
-        sizes = Counter(chosen.values())
-        if not sizes[split]:
-            spare = [patient for patient in draws if sizes[chosen[patient]] > 1]
-            chosen[min(spare, key=lambda patient: (abs(draws[patient] - limit), patient))] = split
-    return chosen
-
-
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def _index_table(
-    studies: list[Study], splits: list[str], geometries: list[Geometry], label_names: list[str]
-) -> pa.Table:
-    import pyarrow as pa
+@dataclasses.dataclass
+class Written:
+    """What was learnt while the tables were written.
 
-    strings = pa.list_(pa.string())
-    columns: dict[str, pa.Array] = {
-        "study_id": pa.array([study.study_id for study in studies], pa.string()),
-        "patient_id": pa.array([study.patient_id for study in studies], pa.string()),
-        "split": pa.array(splits, pa.string()),
-        "view": pa.array([study.view for study in studies], pa.string()),
-        "image": pa.array(
-            [str(study.image) if isinstance(study.image, Path) else "" for study in studies], pa.string()
-        ),
-        "height": pa.array([geometry.height for geometry in geometries], pa.int32()),
-        "width": pa.array([geometry.width for geometry in geometries], pa.int32()),
-        "scale": pa.array([geometry.scale for geometry in geometries], pa.float64()),
-        "pad_x": pa.array([geometry.pad_x for geometry in geometries], pa.int32()),
-        "pad_y": pa.array([geometry.pad_y for geometry in geometries], pa.int32()),
-        "sentences": pa.array([[sentence.text for sentence in study.sentences] for study in studies], strings),
-        "meanings": pa.array([[sentence.meaning for sentence in study.sentences] for study in studies], strings),
-        "findings": pa.array([[sentence.finding for sentence in study.sentences] for study in studies], strings),
-        "sentence_boxes": pa.array(
-            [
-                [
-                    None if sentence.box is None else _prepared_box(sentence.box, geometry)
-                    for sentence in study.sentences
-                ]
-                for study, geometry in zip(studies, geometries, strict=True)
-            ],
-            pa.list_(pa.list_(pa.float64())),
-        ),
-        "annotated": pa.array(
-            [sorted({*study.annotated, *(box.name for box in study.boxes)}) for study in studies], strings
-        ),
-        "content": pa.array([study.content for study in studies], pa.string()),
-        "row": pa.array([study.row for study in studies], pa.string()),
+    Attributes:
+        digest: SHA-256 of all rows.
+        present: studies in which each label is present.
+    """
+
+    digest: str
+    present: dict[str, int]
+
+
+def _write_tables(
+    out: Path,
+    spool: Spool,
+    kept: np.ndarray,
+    splits: np.ndarray,
+    geometry: Callable[[int], Geometry],
+    label_names: list[str],
+) -> Written:
+    """The four tables, some studies at a time."""
+    writers = {name: TableWriter(out, name, schema) for name, schema in schemas(label_names).items()}
+    present: Counter[str] = Counter()
+    for start in range(0, len(kept), BATCH):
+        positions = kept[start : start + BATCH].tolist()
+        studies = list(spool.read(positions))
+        geometries = [geometry(row) for row in range(start, start + len(studies))]
+        tables = {
+            "studies": _study_columns(studies, splits[start : start + BATCH], label_names),
+            "images": _image_columns(studies, geometries, start),
+            "boxes": _box_columns(studies, geometries, start),
+            "masks": _mask_columns(studies, start),
+        }
+        for name, columns in tables.items():
+            writers[name].write(columns)
+        present.update(name for study in studies for name, value in study.labels.items() if value == 1)
+    digest = hashlib.sha256()
+    for writer in writers.values():
+        digest.update(writer.finish())
+    return Written(digest.hexdigest(), dict(present))
+
+
+def _study_columns(studies: list[Study], splits: np.ndarray, label_names: list[str]) -> dict[str, Any]:
+    nothing = [None] * len(studies)
+    return {
+        "study_id": [study.study_id for study in studies],
+        "patient_id": [study.patient_id for study in studies],
+        "split": split_column([SPLITS[code] for code in splits.tolist()]),
+        "date": nothing,
+        "prior": nothing,
+        "sentences": [[sentence.text for sentence in study.sentences] for study in studies],
+        "meanings": [[sentence.meaning for sentence in study.sentences] for study in studies],
+        "findings": [[sentence.finding for sentence in study.sentences] for study in studies],
+        "content": [study.content for study in studies],
+        "row": [study.row for study in studies],
+    } | {LABEL + name: [study.labels.get(name, float("nan")) for study in studies] for name in label_names}
+
+
+def _image_columns(studies: list[Study], geometries: list[Geometry], start: int) -> dict[str, Any]:
+    both = list(zip(studies, geometries, strict=True))
+    return {
+        "study": range(start, start + len(studies)),
+        "projection": [study.view for study in studies],
+        "order": [0] * len(studies),
+        "image": [str(study.image) if isinstance(study.image, Path) else "" for study in studies],
+        "height": [geometry.height for geometry in geometries],
+        "width": [geometry.width for geometry in geometries],
+        "scale": [geometry.scale for geometry in geometries],
+        "pad_x": [geometry.pad_x for geometry in geometries],
+        "pad_y": [geometry.pad_y for geometry in geometries],
+        "annotated": [sorted({*study.annotated, *(box.name for box in study.boxes)}) for study in studies],
+        "sentence_boxes": [
+            [None if sentence.box is None else _prepared_box(sentence.box, geometry) for sentence in study.sentences]
+            for study, geometry in both
+        ],
     }
-    for name in label_names:
-        values = [study.labels.get(name, float("nan")) for study in studies]
-        columns[LABEL + name] = pa.array(values, pa.float32(), from_pandas=False)
-    return pa.table(columns)
 
 
-def _boxes_table(studies: list[Study], geometries: list[Geometry]) -> pa.Table:
-    import pyarrow as pa
-
+def _box_columns(studies: list[Study], geometries: list[Geometry], start: int) -> dict[str, Any]:
     rows = [
-        (position, box.name, *_prepared_box((box.x0, box.y0, box.x1, box.y1), geometry))
-        for position, (study, geometry) in enumerate(zip(studies, geometries, strict=True))
+        (row, box.name, *_prepared_box((box.x0, box.y0, box.x1, box.y1), geometry))
+        for row, (study, geometry) in enumerate(zip(studies, geometries, strict=True), start)
         for box in study.boxes
     ]
-    types = {"row": pa.int64(), "name": pa.string()} | dict.fromkeys(("x0", "y0", "x1", "y1"), pa.float64())
-    return pa.table({name: pa.array([row[i] for row in rows], kind) for i, (name, kind) in enumerate(types.items())})
+    return {name: [row[place] for row in rows] for place, name in enumerate(("row", "name", "x0", "y0", "x1", "y1"))}
 
 
-def _masks_table(studies: list[Study]) -> pa.Table:
-    import pyarrow as pa
-
-    rows = [position for position, study in enumerate(studies) for _ in study.masks]
-    names = [name for study in studies for name in study.masks]
-    return pa.table({"row": pa.array(rows, pa.int64()), "name": pa.array(names, pa.string())})
+def _mask_columns(studies: list[Study], start: int) -> dict[str, Any]:
+    rows = [(row, name) for row, study in enumerate(studies, start) for name in study.masks]
+    return {"row": [row for row, _ in rows], "name": [name for _, name in rows]}
 
 
 def _prepared_box(box: tuple[float, float, float, float], geometry: Geometry) -> list[float]:
     """A box in prepared pixels, clipped to its film."""
     clipped = np.clip(box, 0, [geometry.width, geometry.height] * 2)
     return [float(value) for value in geometry.to_prepared(clipped)]
-
-
-def _content_hash(*tables: pa.Table) -> str:
-    """SHA-256 of the rows, whatever version of the Parquet library wrote them."""
-    digest = hashlib.sha256()
-    for table in tables:
-        for batch in table.to_batches(max_chunksize=4096):
-            digest.update(canonical_json(batch.to_pylist()).encode())
-    return digest.hexdigest()
-
-
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
-
-
-def _write_left_out(rows: list[LeftOut], path: Path) -> None:
-    import csv
-    import io
-
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["row", "reason"])
-    writer.writerows([row.row, row.reason] for row in rows)
-    write_text(path, buffer.getvalue())

@@ -185,7 +185,7 @@ def write_shards(corpus: PreparedCorpus, url: str | Path, seed: int = 0, log: Lo
     train = corpus.rows("train")
     if not len(train):
         raise UserError(f"corpus {corpus.name} has no train studies to write shards of")
-    has_report = np.array([len(corpus.reports[row]) > 0 for row in train])
+    has_report = corpus.reports.counts[train] > 0
     each = max(1, SHARD_BYTES // corpus.size**2)
     about: dict[str, Any] = {
         "format": FORMAT,
@@ -202,8 +202,8 @@ def write_shards(corpus: PreparedCorpus, url: str | Path, seed: int = 0, log: Lo
             shards = [rows[start : start + each] for start in range(0, len(rows), each)]
             for number, own in enumerate(over(shards, f"{corpus.name}: writing shards", "shard")):
                 with files.open(f"{part}/{kind}-{number:05d}.arrow", "wb") as file:
-                    sentences = [corpus.reports[row] for row in own]
-                    write_shard(file, Shard(corpus.index["study_id"].iloc[own].tolist(), corpus.pixels[own], sentences))
+                    ids = corpus.values("study_id", own).tolist()
+                    write_shard(file, Shard(ids, corpus.pixels[own], corpus.reports.of(own)))
             about[kind] = [len(own) for own in shards]
         held_out = corpus.rows("val")
         about["val"] = len(held_out)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.data.tokens import MAX_TOKENS, tokenise
+from lingula.data.tokens import MAX_TOKENS, tokenise_corpus
 from lingula.evaluation.task import Encoders
 from lingula.registry import UserError
 
@@ -19,9 +19,9 @@ def pair_loader(model: Encoders, corpus: PreparedCorpus, rows: np.ndarray, batch
     Raises:
         UserError: if none of the corpus's films has a report.
     """
-    if not any(corpus.reports):
+    if not len(corpus.rows_with_report()):
         raise UserError(f"corpus {corpus.name} has no reports")
-    tokens = tokenise(corpus.reports, model.tokenizer, min(MAX_TOKENS, model.method.text_encoder.max_tokens))
+    tokens = tokenise_corpus(corpus, model.tokenizer, min(MAX_TOKENS, model.method.text_encoder.max_tokens))
     if tokens.cut_line:
         print(tokens.cut_line, file=sys.stderr)
     size = batch_size or model.batch_size
@@ -35,13 +35,13 @@ def film_loader(model: Encoders, corpus: PreparedCorpus, rows: np.ndarray, batch
 
 def patients_of(corpus: PreparedCorpus, rows: np.ndarray) -> np.ndarray:
     """``(n,)`` patient of each study."""
-    patients: np.ndarray = corpus.index["patient_id"].to_numpy().astype(str)[rows]
+    patients: np.ndarray = corpus.values("patient_id", rows).astype(str)
     return patients
 
 
 def ids_of(corpus: PreparedCorpus, rows: np.ndarray) -> list[str]:
     """Study ids."""
-    ids: list[str] = corpus.index["study_id"].to_numpy().astype(str)[rows].tolist()
+    ids: list[str] = corpus.values("study_id", rows).astype(str).tolist()
     return ids
 
 
@@ -73,7 +73,7 @@ def reported_rows(corpus: PreparedCorpus, split: str) -> np.ndarray:
     Raises:
         UserError: if there are none.
     """
-    return split_rows(corpus, split, np.flatnonzero([bool(report) for report in corpus.reports]), "a report")
+    return split_rows(corpus, split, corpus.rows_with_report(), "a report")
 
 
 def labelled_rows(corpus: PreparedCorpus, labelled: np.ndarray, what: str) -> dict[str, np.ndarray]:

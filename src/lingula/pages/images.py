@@ -31,7 +31,7 @@ def choose_films(corpus: PreparedCorpus, rows: np.ndarray, count: int, seed: int
     Chosen before anyone has looked at what the model does with them.
     """
     order = np.random.default_rng(seed).permutation(rows)
-    findings = (corpus.labels(findings_of(corpus))[order] == 1).sum(1)
+    findings = (corpus.labels(findings_of(corpus), order) == 1).sum(1)
     return order[np.argsort(-findings.clip(max=2), kind="stable")][:count]
 
 
@@ -99,7 +99,7 @@ def one_film(
     from lingula.tasks.grounding import cells_touched
 
     corpus, size, (h, w) = loader.corpus, loader.image_size, grid
-    study = corpus.index.iloc[row]
+    study = corpus.to_pandas([row]).iloc[0]
     side = min(corpus.size, SIDE)  # of the prepared square as it is shown; then its empty margins are cut off
     scale, offset = loader.resize_to / side, (loader.resize_to - size) // 2
     geometry = Geometry(study["scale"], study["pad_x"], study["pad_y"], study["height"], study["width"])
@@ -122,7 +122,7 @@ def one_film(
         for box, cell in zip(boxes, highest, strict=True)
     ]
     names = findings_of(corpus)
-    labels = corpus.labels(names)[row]
+    labels = corpus.labels(names, [row])[0]
     findings = [name.replace("_", " ") for name, value in zip(names, labels, strict=True) if value == 1]
     return film_figure(
         ", ".join([str(study["study_id"]), *findings]),

@@ -42,7 +42,7 @@ def tsne_maps(model: Model, corpus: PreparedCorpus, rows: np.ndarray, most: int,
     groups = [name for name in corpus.label_names if name in classes or name in findings_of(corpus)]
     if not groups:
         return []
-    films, label, columns = singly_labelled(corpus.labels(groups)[rows])
+    films, label, columns = singly_labelled(corpus.labels(groups, rows))
     drawn = np.sort(np.random.default_rng(seed).permutation(len(films))[:most])
     films, label = films[drawn], label[drawn]
     if len(films) < 5 or len(np.unique(label)) < 2:
@@ -101,8 +101,9 @@ def cluster_words(
         similarity = cosine(cross_modal, centres).gather(1, assignment[:, None])[:, 0].cpu().numpy()
     cluster = assignment.cpu().numpy()
     places = (key.cpu().numpy() - tokens.first_sentence[report_of]).tolist()
-    texts = [corpus.reports[row][place] for row, place in zip(report_of, places, strict=True)]
-    meaning_of = corpus.index["meanings"].to_numpy()
-    meanings = [meaning_of[row][place] for row, place in zip(report_of, places, strict=True)]
+    texts, meanings = (
+        [own[place] for own, place in zip(corpus.lists(column, report_of), places, strict=True)]
+        for column in ("sentences", "meanings")
+    )
     shown = largest_clusters(similarity, cluster, texts, meanings, report_of, show)
     return Clustered(shown, len(np.unique(cluster)), len(texts), len(some), *purity(cluster, meanings))

@@ -29,7 +29,7 @@ def write_report(
     import jinja2
 
     from lingula import __version__
-    from lingula.data.tokens import MAX_TOKENS, tokenise
+    from lingula.data.tokens import MAX_TOKENS, tokenise_corpus
     from lingula.plots.results_table import result_tables
     from lingula.records import read_rows
     from lingula.runs.model import load
@@ -46,7 +46,7 @@ def write_report(
         raise UserError(f"corpus {prepared.name} has no {split} split; it has: {', '.join(there)}")
     tokens, told = None, rows[:0]
     if model.tokenizer is not None:
-        tokens = tokenise(prepared.reports, model.tokenizer, min(MAX_TOKENS, model.method.text_encoder.max_tokens))
+        tokens = tokenise_corpus(prepared, model.tokenizer, min(MAX_TOKENS, model.method.text_encoder.max_tokens))
         told = rows[tokens.sentences[rows] > 0]  # the films with a report
     metrics = list(read_rows(run / "metrics.jsonl"))
     summary = read_summary(run)

@@ -14,7 +14,7 @@ from lingula.data.loader import Batches, Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.shards import ShardedCorpus
 from lingula.data.streaming import StreamLoader
-from lingula.data.tokens import MAX_TOKENS, Tokens, load_tokenizer, tokenise, train_tokenizer
+from lingula.data.tokens import MAX_TOKENS, Tokens, load_tokenizer, tokenise_corpus, train_tokenizer
 from lingula.methods import METHODS
 from lingula.nn.image_encoders import MADE_HERE
 from lingula.nn.method import Method
@@ -42,7 +42,7 @@ def build(
     config: Any = None
     tokenizer: Any = None
     if METHODS[method].uses_text:
-        if next(corpus.training_texts(), None) is None:
+        if next(iter(corpus.training_texts()), None) is None:
             raise UserError(
                 f"corpus {corpus.name} has no train studies with a report, which method '{method}' reads; some "
                 "methods learn from films alone (lingula list methods)"
@@ -97,12 +97,11 @@ def _loaders(
     }
     longest = min(MAX_TOKENS, model.text_encoder.max_tokens) if tokenizer is not None else 0
     held_out: PreparedCorpus | None
-    if isinstance(corpus, ShardedCorpus):
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            held_out = corpus.validation(Path(scratch))
-    else:
-        held_out = corpus
-    tokens = tokenise(held_out.reports, tokenizer, longest) if tokenizer is not None and held_out is not None else None
+    tokens = None
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # what was mapped stays readable
+        held_out = corpus.validation(Path(scratch)) if isinstance(corpus, ShardedCorpus) else corpus
+        if tokenizer is not None and held_out is not None:
+            tokens = tokenise_corpus(held_out, tokenizer, longest)
     check_batch(corpus, tokens, plan, model, fabric.world_size)
     if tokens is not None and tokens.cut_line:
         fabric.print(tokens.cut_line, file=sys.stderr)
@@ -146,9 +145,9 @@ def _tokenizer(fabric: Any, corpus: PreparedCorpus | ShardedCorpus, settings: Se
     method, plan = settings.method, settings.plan
     if fabric.is_global_zero and folder.suffix == ".partial":
         shutil.rmtree(folder, ignore_errors=True)
-        sentences = (sentence.lower() for sentence in corpus.training_texts())
+        sentences = corpus.training_texts()
         if hasattr(METHODS[method], "make_tokenizer"):
-            METHODS[method].make_tokenizer(sentences, folder, settings.vocabulary)
+            METHODS[method].make_tokenizer((sentence.lower() for sentence in sentences), folder, settings.vocabulary)
         elif plan.text_encoder == SMALL_BERT or not takes(method, "text_encoder"):
             train_tokenizer(sentences, folder, settings.vocabulary)
         else:

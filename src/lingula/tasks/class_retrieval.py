@@ -88,11 +88,9 @@ class ClassRetrieval:
         labels = Labels.of(corpus, self.labels, "unknown")
         if len(labels.names) < 2:
             raise UserError(f"retrieval by class needs two classes or more, got {', '.join(labels.names)}")
-        written = corpus.labels(labels.names)
         rows = reported_rows(corpus, self.split)
-        classes = [
-            only_class(dict(zip(labels.names, written[row].tolist(), strict=True)), labels.names) for row in rows
-        ]
+        written = corpus.labels(labels.names, rows)
+        classes = [only_class(dict(zip(labels.names, own, strict=True)), labels.names) for own in written.tolist()]
         counts = {name: classes.count(name) for name in labels.names}
         try:
             drawn = sample_by_class(ids_of(corpus, rows), classes, self.per_class, self.seed, labels.names)

@@ -247,7 +247,7 @@ def true_boxes(corpus: PreparedCorpus, targets: Sequence[str], image_size: int) 
         ``(studies, M, 4)`` float32 x0, y0, x1, y1 in pixels of that, 0 where there is none, and ``(studies, M)`` int64
         classes, -1 where there is none; M is the largest number of boxes of a film, or 1.
     """
-    own = corpus.boxes[corpus.boxes["name"].isin(targets)]
+    own = corpus.boxes(targets)
     row, place = own["row"].to_numpy(), own.groupby("row").cumcount().to_numpy()
     most = int(place.max(initial=0)) + 1
     corners = np.zeros((len(corpus), most, 4), dtype=np.float32)

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import pandas as pd
+import numpy as np
 import torch
+from torch import Tensor
 
+from lingula.batch import Reports
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.evaluation.statistics import undefined
@@ -88,7 +90,6 @@ def false_negatives(method: Method, loader: Loader) -> dict[str, float]:
     """
     if loader.meaning is None:
         return {**dict.fromkeys(NUMBERS, float("nan")), "pairs": 0.0}
-    texts = torch.from_numpy(pd.factorize(pd.Series([s for report in loader.corpus.reports for s in report]))[0])
     method.eval()
     pairs = false = caught = caught_false = equal = equal_false = together = 0.0
     for batch in loader:
@@ -105,7 +106,7 @@ def false_negatives(method: Method, loader: Loader) -> dict[str, float]:
         detected = false_negative_mask(cosine(sentences, centres).argmax(1), assignment, own)
         others = own[:, None] != own
         same = (reports.meaning[:, None] == reports.meaning) & (reports.meaning >= 0) & others
-        text = texts.to(sentences.device)[reports.sentence_key]
+        text = text_codes(loader, batch.rows, reports).to(sentences.device)
         same_text = (text[:, None] == text) & others
         pairs += float(others.sum())
         false += float(same.sum())
@@ -128,3 +129,15 @@ def false_negatives(method: Method, loader: Loader) -> dict[str, float]:
         "pairs": pairs,
         "batch_size": float(loader.batch_size),
     }
+
+
+def text_codes(loader: Loader, rows: Tensor, reports: Reports) -> Tensor:
+    """``(N,)`` on the CPU, equal where two sentences of a batch are the same text."""
+    assert loader.tokens is not None
+    own = rows.cpu().numpy()
+    first = loader.tokens.first_sentence[own]
+    written = loader.corpus.reports.of(own)
+    keys, report_of = reports.sentence_key.cpu().numpy(), reports.report_of_sentence.cpu().numpy()
+    places = zip(report_of.tolist(), (keys - first[report_of]).tolist(), strict=True)
+    texts = np.array([written[report][place] for report, place in places], dtype=object)
+    return torch.from_numpy(np.unique(texts.astype(str), return_inverse=True)[1])

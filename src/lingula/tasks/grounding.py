@@ -21,7 +21,7 @@ from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.data.tokens import tokenise
 from lingula.evaluation.statistics import few_patients, mean_replicates, undefined
-from lingula.evaluation.studies import film_loader, ids_of, pair_loader, reported_rows
+from lingula.evaluation.studies import film_loader, ids_of, pair_loader, patients_of, reported_rows
 from lingula.evaluation.task import Cell, Encoders, Measured
 from lingula.findings import words_of
 from lingula.metrics.bootstrap import bootstrap_weights
@@ -100,7 +100,7 @@ class Grounding:
                 yield Look(row, name, maps[place], box[None], model.image_size)
 
     def _of_names(self, model: Encoders, corpus: PreparedCorpus) -> Iterator[Look]:
-        boxes = corpus.boxes[corpus.boxes["name"].isin(self.names)] if self.names else corpus.boxes
+        boxes = corpus.boxes(self.names or None)
         boxes = boxes[boxes["row"].isin(corpus.rows(self.split))]
         names = sorted(set(boxes["name"]))
         if not names:
@@ -176,13 +176,12 @@ def cells_touched(box: np.ndarray, grid: tuple[int, int], image_size: int) -> np
 
 def boxes_of_batch(loader: Loader, rows: Tensor, counts: Tensor) -> list[tuple[int, str, np.ndarray]]:
     """(place in the batch's N sentences, finding, box in pixels of the encoder's film) of all sentences with a box."""
-    index = loader.corpus.index
+    boxes, findings = (loader.corpus.lists(name, rows.numpy()) for name in ("sentence_boxes", "findings"))
     found = []
     place = 0
-    for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+    for own_boxes, own_findings, count in zip(boxes, findings, counts.tolist(), strict=True):
         for sentence in range(count):
-            box = index["sentence_boxes"].iat[row][sentence]
-            finding = index["findings"].iat[row][sentence]
+            box, finding = own_boxes[sentence], own_findings[sentence]
             if box is not None and len(box) == 4 and finding is not None:
                 found.append((place + sentence, finding, in_crop(np.asarray(box, dtype=float), loader)))
         place += count
@@ -223,7 +222,7 @@ def score(looks: Sequence[Look], corpus: PreparedCorpus, draws: int) -> Measured
         own = np.asarray(names) == finding
         for name in ("pointing", "chance", "cnr", "miou"):
             numbers[f"{name}/{finding}"] = float(np.nanmean(arrays[name][own]))
-    patients = corpus.index["patient_id"].to_numpy().astype(str)[rows]
+    patients = patients_of(corpus, np.asarray(rows))
     weights = bootstrap_weights(patients, draws, seed=0)
     replicates = {name: mean_replicates(arrays[name], weights) for name in METRICS}
     studies = np.unique(rows)

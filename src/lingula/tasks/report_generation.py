@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lingula.batch import Batch
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
-from lingula.data.tokens import Tokens, tokenise, train_tokenizer
+from lingula.data.tokens import Tokens, tokenise_corpus, train_tokenizer
 from lingula.evaluation.finetune import Outcome, Tuning, finetune, tuning_batch
 from lingula.evaluation.statistics import few_patients, mean_replicates, patient_draws, undefined
 from lingula.evaluation.studies import draw_subset, ids_of, labelled_rows, patients_of
@@ -157,7 +157,7 @@ class ReportGeneration:
         Raises:
             UserError: if a split has no reports, or the weights of a clinical metric are missing.
         """
-        with_report = np.flatnonzero([bool(report) for report in corpus.reports])
+        with_report = corpus.rows_with_report()
         rows = labelled_rows(corpus, with_report, "a report")
         name, protocol = self._protocol(len(rows["train"]))  # the same for all shares of the data
         patients = patients_of(corpus, rows["train"])
@@ -167,14 +167,14 @@ class ReportGeneration:
         everybody = np.concatenate([rows[split] for split in ("train", "val", "test")])
         stored = None if self.encoder == "finetuned" else stored_patches(model, corpus, everybody)
         meanings = Meanings(corpus)
-        written = [text_of(corpus, row) for row in rows["test"]]
+        written = texts_of(corpus, rows["test"])
         # The first "draw" has every study once: the number itself.
         once_and_draws = np.vstack([np.ones(len(written)), patient_draws(corpus, rows["test"], draws)])
         for cell in cells:
             subset = draw_subset(patients, labels[rows["train"]], cell.fraction, cell.seed)
             train = rows["train"][subset]
             generated, notes = self._generate(model, corpus, {**rows, "train": train}, cell.seed, stored, protocol)
-            learnt = [text_of(corpus, row) for row in train]
+            learnt = texts_of(corpus, train)
             frequent = Counter(learnt).most_common(1)[0][0]  # of equally frequent ones the first
             likeness = Likeness(generated, written, meanings)
             scores = likeness.scores(once_and_draws) | self._clinical(generated, written, once_and_draws, model.device)
@@ -210,9 +210,9 @@ class ReportGeneration:
         """Train on ``rows["train"]``; the reports of ``rows["test"]``, and how training went."""
         tuning, max_tokens = protocol.tuning, self.max_tokens or protocol.max_tokens
         with tempfile.TemporaryDirectory() as folder:
-            learnt = (sentence for row in rows["train"] for sentence in corpus.reports[row])
+            learnt = (sentence for report in corpus.reports.of(rows["train"]) for sentence in report)
             tokenizer = train_tokenizer(learnt, Path(folder), protocol.vocabulary)
-        tokens = tokenise(corpus.reports, tokenizer, max_tokens)
+        tokens = tokenise_corpus(corpus, tokenizer, max_tokens)
         encoder = model.method.image_encoder
         torch.manual_seed(seed)
         reads = len(tokenizer), max_tokens, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
@@ -236,7 +236,8 @@ class ReportGeneration:
             for batch in loader("test"):
                 ids = decoder.generate(writer.patches(batch), self.beams)
                 generated += tokenizer.batch_decode(ids, skip_special_tokens=True)
-        cut = np.array([tokens.sentences[row] < len(corpus.reports[row]) for row in rows["test"]])
+        test = rows["test"]
+        cut = tokens.sentences[test] < tokens.first_sentence[test + 1] - tokens.first_sentence[test]
         notes = {"vocabulary": len(tokenizer), "max_tokens": max_tokens, "longer_references": float(cut.mean())}
         return generated, {**notes, **outcome.notes()}
 
@@ -341,9 +342,9 @@ class Writer(nn.Module):
 # Measuring ------------------------------------------------------------------------------------------------------------
 
 
-def text_of(corpus: PreparedCorpus, row: int) -> str:
-    """A study's report on one line."""
-    return " ".join(corpus.reports[row])
+def texts_of(corpus: PreparedCorpus, rows: np.ndarray) -> list[str]:
+    """The report of each study on one line."""
+    return [" ".join(report) for report in corpus.reports.of(rows)]
 
 
 class Meanings:
@@ -358,8 +359,9 @@ class Meanings:
     def __init__(self, corpus: PreparedCorpus) -> None:
         self.finding: dict[tuple[str, ...], str | None] = {}
         unclear = set()
-        columns = (corpus.index[name] for name in ("sentences", "meanings", "findings"))
-        for study in zip(*columns, strict=True):
+        known = corpus.knows("meanings") or corpus.knows("findings")
+        studies = corpus.batches("sentences", "meanings", "findings") if known else ()
+        for study in (study for batch in studies for study in zip(*batch, strict=True)):
             for sentence, meaning, finding in zip(*study, strict=True):
                 if meaning is None and finding is None:
                     continue

@@ -106,7 +106,7 @@ def rank_pairs(method: Method, loader: Loader, pool: int = 200, draws: int = 100
         scores, rows = score_pairs(method, loader)
     else:
         films, reports, rows = embed_pairs(method, loader)
-    content = loader.corpus.index["content"].to_numpy()[rows]
+    content = loader.corpus.values("content", rows)
     order = np.random.default_rng(0).permutation(len(rows))
     pool = min(pool, len(rows))
     pools = [order[i : i + pool] for i in range(0, len(order), pool)]

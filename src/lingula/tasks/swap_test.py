@@ -21,7 +21,7 @@ from torch import Tensor
 from lingula.data.loader import Loader
 from lingula.data.prepared import PreparedCorpus
 from lingula.evaluation.statistics import few_patients, mean_replicates
-from lingula.evaluation.studies import ids_of, pair_loader, reported_rows
+from lingula.evaluation.studies import ids_of, pair_loader, patients_of, reported_rows
 from lingula.evaluation.task import Cell, Encoders, Measured
 from lingula.losses.cosine import cosine
 from lingula.metrics.bootstrap import bootstrap_weights
@@ -93,13 +93,12 @@ def swap_films(method: Method, loader: Loader, draws: int = 1000) -> Measured:
         UserError: if every batch holds a single patient.
     """
     method.eval()
-    patients = loader.corpus.index["patient_id"].to_numpy().astype(str)
     samples: dict[str, list[Any]] = {"row": [], "right": [], "swapped": [], "chance": []}
     for batch in loader:
         reports = batch.reports
         assert reports is not None
         rows = batch.rows.cpu().numpy()
-        others = torch.from_numpy(other_film(patients[rows])).to(batch.rows.device)
+        others = torch.from_numpy(other_film(patients_of(loader.corpus, rows))).to(batch.rows.device)
         if (others < 0).any():
             continue
         patches = method.encode_image(batch.image).patches
@@ -110,12 +109,12 @@ def swap_films(method: Method, loader: Loader, draws: int = 1000) -> Measured:
         samples["row"] += rows[reports.report_of_sentence.cpu().numpy()].tolist()
         samples["chance"] += [1 / len(sentences)] * len(sentences)
     if not samples["row"]:
-        if len(set(patients[loader.rows])) < 2:
+        if len(set(patients_of(loader.corpus, loader.rows))) < 2:
             raise UserError("the swap test gives a sentence another patient's image, and this split has one patient")
         raise UserError("the swap test needs batches of two patients or more; choose a larger --batch_size")
     numbers = {key: float(np.mean(samples[key])) for key in ("right", "swapped", "chance")}
     rows = np.asarray(samples["row"])
-    weights = bootstrap_weights(patients[rows], draws, seed=0)
+    weights = bootstrap_weights(patients_of(loader.corpus, rows), draws, seed=0)
     return Measured(
         {**numbers, "sentences": float(len(rows)), "batch_size": float(loader.batch_size)},
         {key: mean_replicates(np.asarray(samples[key]), weights) for key in ("right", "swapped")},
